@@ -1,0 +1,99 @@
+"""Where a result came from: command, versions, machine and commit, as plain JSON values."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lif_cuda
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def command() -> str:
+    """The command line that runs this again from the root of the repository."""
+    script = Path(sys.argv[0]).resolve()
+    if script.is_relative_to(_REPOSITORY):
+        script = script.relative_to(_REPOSITORY)
+    return shlex.join(["python", str(script), *sys.argv[1:]])
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what the numbers depend on; None for what is not installed."""
+    try:
+        matplotlib = metadata.version("matplotlib")
+    except metadata.PackageNotFoundError:
+        matplotlib = None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "lif_cuda": lif_cuda.__version__,
+        "numpy": np.__version__,
+        "matplotlib": matplotlib,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, threads and, if it is used, the GPU."""
+    facts: dict[str, Any] = {
+        "cpu": _cpu(),
+        "architecture": platform.machine(),
+        "simd": torch.backends.cpu.get_cpu_capability(),
+        "cores": _cores(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.release()}",
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        facts["gpu"] = gpu.name
+        facts["gpu_memory_gib"] = round(gpu.total_memory / 2**30, 1)
+        facts["gpu_capability"] = f"{gpu.major}.{gpu.minor}"
+    return facts
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the checkout this script lies in, and whether it was changed since.
+
+    ``hash`` is None outside a git checkout.
+    """
+    name = _git("rev-parse", "HEAD")
+    changed = None if name is None else bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"hash": name, "changed": changed}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores this process may use, which is fewer than the machine has under taskset or in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,246 @@
+"""Training and evaluating one network, the same way bit for bit each time."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from lif_cuda import energy
+from lif_cuda._module import LIFModule
+from lif_cuda.models import ANNClassifier, SNNClassifier
+
+# Of evaluation only, where the batch size changes no result that is reported: small enough for the
+# spikes of one layer to stay in a cache of some tens of MB.
+_EVALUATION_BATCH = 512
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class Split(NamedTuple):
+    """Images, float32 [N, pixels], and labels, int64 [N], on the device of the network."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass
+class History:
+    """One entry for each whole epoch. Accuracies in percent, rates from 0 to 1, times in seconds.
+
+    ``loss`` is the mean over the images of the epoch while the weights were moving; ``step_losses``
+    holds each batch's. Accuracies and firing rates (of the test images) are those of the weights at the
+    end of the epoch.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    step_losses: list[list[float]] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    firing_rates: dict[str, list[float]] = field(default_factory=dict)
+    training_seconds: list[float] = field(default_factory=list)
+    evaluation_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs so far."""
+        return len(self.loss)
+
+
+@dataclass
+class Network:
+    """A model in training.
+
+    Attributes:
+        name: its key in the results: ``"snn"``, ``"snn_reference"`` or ``"ann"``.
+        backend: ``"fused"`` or ``"reference"``; None for the ANN.
+        model: what is trained.
+        classify: images [B, pixels] to logits [B, classes].
+        steps: time steps T; None for the ANN.
+        optimizer: over all parameters of ``model``.
+        history: what happened so far.
+    """
+
+    name: str
+    backend: str | None
+    model: nn.Module
+    classify: Callable[[Tensor], Tensor]
+    steps: int | None
+    optimizer: torch.optim.Optimizer
+    history: History = field(default_factory=History)
+
+
+def make_deterministic(threads: int | None) -> None:
+    """Make the same seed on the same number of threads give the same bits, on CPU and CUDA."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling each new tensor with NaN is for finding reads of uninitialised memory, and costs a pass.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+
+
+def build(
+    name: str,
+    layer: type[LIFModule] | None,
+    *,
+    backend: str | None,
+    input_size: int,
+    hidden: int,
+    steps: int,
+    seed: int,
+    lr: float,
+    device: torch.device,
+) -> Network:
+    """Build a network with its optimiser: an SNN of ``layer``, or the ANN if that is None.
+
+    The weights are drawn on the CPU right after seeding, so that they are the same for both layers and
+    on every device.
+    """
+    torch.manual_seed(seed)
+    if layer is None:
+        model: nn.Module = ANNClassifier(input_size, hidden).to(device)
+        classify: Callable[[Tensor], Tensor] = model
+    else:
+        model = SNNClassifier(input_size, hidden, layer=layer).to(device)
+        classify = partial(model, num_steps=steps)
+    # One pass over parameter, gradient and moments instead of a dozen; the same for every network.
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    return Network(name, backend, model, classify, steps if layer else None, optimizer)
+
+
+def batch_order(seed: int, epoch: int, images: int) -> Tensor:
+    """The order of the images in one epoch, int64 [images], from (seed, epoch) and nothing else."""
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(images))
+
+
+def run_epoch(
+    network: Network, train: Split, test: Split, *, seed: int, batch_size: int, epochs: int
+) -> None:
+    """Train for the next epoch, evaluate, and append to ``network.history``.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+    """
+    history = network.history
+    epoch = history.epochs
+    title = f"{network.name} {epoch + 1}/{epochs}"
+
+    started = _now(train.images.device)
+    losses, sizes = _train(network, train, batch_order(seed, epoch, len(train.labels)), batch_size, title)
+    trained = _now(train.images.device)
+    loss = float((losses.double() * sizes).sum() / sizes.sum())
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss of {network.name} is {loss} in epoch {epoch + 1}; training diverged: lower --lr"
+        )
+    train_accuracy, _ = evaluate(network, train, f"{title} train accuracy")
+    test_accuracy, rates = evaluate(network, test, f"{title} test accuracy")
+    evaluated = _now(train.images.device)
+
+    history.loss.append(loss)
+    history.step_losses.append(losses.tolist())
+    history.train_accuracy.append(train_accuracy)
+    history.test_accuracy.append(test_accuracy)
+    for layer, rate in rates.items():
+        history.firing_rates.setdefault(layer, []).append(rate)
+    history.training_seconds.append(trained - started)
+    history.evaluation_seconds.append(evaluated - trained)
+
+
+def _train(
+    network: Network, train: Split, order: Tensor, batch_size: int, title: str
+) -> tuple[Tensor, Tensor]:
+    """One pass over the images; the loss and the size of each batch, on the CPU."""
+    network.model.train()
+    batches = order.to(train.images.device).split(batch_size)
+    losses = torch.zeros(len(batches), device=train.images.device)
+    with _progress(title, len(batches), "batch") as bar:
+        for i, chosen in enumerate(batches):
+            network.optimizer.zero_grad(set_to_none=True)
+            logits = network.classify(train.images.index_select(0, chosen))
+            loss = nnf.cross_entropy(logits, train.labels.index_select(0, chosen))
+            loss.backward()
+            network.optimizer.step()
+            # Kept on the device: reading it each step would make the CPU wait for a GPU.
+            losses[i] = loss.detach()
+            bar.update()
+    sizes = torch.tensor([len(chosen) for chosen in batches], dtype=torch.float64)
+    return losses.cpu(), sizes
+
+
+def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float]]:
+    """Accuracy in percent, and for an SNN the firing rate (0 to 1) of each LIF layer by its name."""
+    network.model.eval()
+    right = torch.zeros((), dtype=torch.int64, device=split.images.device)
+    images = len(split.labels)
+    with torch.no_grad(), count_spikes(network.model) as spikes:
+        with _progress(title, images, "image") as bar:
+            for batch, labels in zip(
+                split.images.split(_EVALUATION_BATCH),
+                split.labels.split(_EVALUATION_BATCH),
+                strict=True,
+            ):
+                right += (network.classify(batch).argmax(1) == labels).sum()
+                bar.update(len(labels))
+    rates = {
+        layer: energy.firing_rate(float(total), images, network.steps or 1, neurons)
+        for layer, (total, neurons) in spikes.items()
+    }
+    return 100.0 * int(right) / images, rates
+
+
+@contextmanager
+def count_spikes(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, int]]]:
+    """While open, count the spikes of each LIF layer of ``model``.
+
+    A layer's output is its spikes, [T, B, N], or their count, [B, N]; the sum of either is the number
+    of spikes.
+
+    Yields:
+        For each layer that ran, by name: its spikes so far (float64, 0-dim, which counts exactly up to
+        2**53) and its neurons N.
+    """
+    totals: dict[str, tuple[Tensor, int]] = {}
+
+    def add(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        spikes = output.sum(dtype=torch.float64)
+        before = totals[name][0] if name in totals else 0.0
+        totals[name] = (before + spikes, output.shape[-1])
+
+    hooks = [
+        module.register_forward_hook(partial(add, name))
+        for name, module in model.named_modules()
+        if isinstance(module, LIFModule)
+    ]
+    try:
+        yield totals
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _progress(title: str, total: int, unit: str) -> tqdm:
+    # A log file has no cursor to move back: there, a line now and then and not ten a second.
+    pause = 0.0 if sys.stderr.isatty() else 10.0
+    interval = max(pause, 0.1)
+    return tqdm(total=total, desc=title, unit=unit, leave=False, delay=pause, mininterval=interval)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,348 @@
+"""The main job: train the spiking network and the matching ANN on MNIST, and compare them.
+
+    python bench/mnist.py --data FOLDER --out runs/mnist
+
+Prints one table, and writes to --out: results.json, a checkpoint of each network after each epoch, and
+pictures. Killed at any moment, the same command with --resume goes on from the last whole epoch to the
+same result, bit for bit, that an undisturbed run gives.
+
+Everything that is random comes from --seed: each network's weights are drawn right after seeding, and
+the order of the images from (seed, epoch). The networks of one run thus start from the same weights and
+see the same batches, whichever neurons they are made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+# cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first use.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+
+import _checkpoint
+import _machine
+import _report
+from _files import write_json
+from _training import Network, Split, TrainingError, build, make_deterministic, run_epoch
+from lif_cuda import LIF, ReferenceLIF
+from lif_cuda._module import LIFModule
+from lif_cuda.data import DataError, ImageData, load
+from lif_cuda.models import SNNClassifier
+
+_CLASSES = 10
+_LAYERS: dict[str, type[LIFModule]] = {"fused": LIF, "reference": ReferenceLIF}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the job with the command line ``arguments``; exits with a message if it cannot."""
+    options = _options(arguments)
+    try:
+        _run(options)
+    except (DataError, TrainingError, _checkpoint.CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted; the same command with --resume goes on (--out {options.out})")
+
+
+def _run(options: argparse.Namespace) -> None:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    device = _device(options.device)
+    make_deterministic(options.threads)
+    data = load(options.data)
+    train, test = (
+        Split(*_split(data, split, limit, device))
+        for split, limit in (("train", options.train_limit), ("test", options.test_limit))
+    )
+    _say_data(data, train, test)
+    print(
+        f"seed {options.seed}, device {device}, {torch.get_num_threads()} threads, "
+        f"results in {options.out}"
+    )
+
+    sizes = (data.input_size, options.hidden, options.hidden, _CLASSES)
+    networks = _networks(options, data.input_size, device)
+    common = _settings(options, data, train, test, device)
+    settings = {net.name: _own_settings(net, common) for net in networks}
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: --out {options.out} cannot be made a folder: {error.strerror}")
+    _resume_or_clear(options, networks, settings)
+    _train_all(options, networks, settings, train, test)
+
+    results = {
+        "format": 1,
+        "command": _machine.command(),
+        "started": started,
+        "resumed": options.resume,
+        "settings": common | {"backend": options.backend, "epochs": options.epochs},
+        "versions": _machine.versions(),
+        "machine": _machine.machine(device),
+        "commit": _machine.commit(),
+        "data": _data_facts(data, train, test),
+        "notes": _report.NOTES,
+    }
+    by_name = {net.name: net for net in networks}
+    results |= {name: _report.network_report(net, sizes) for name, net in by_name.items()}
+    if "snn_reference" in by_name:
+        results["comparison"] = _report.comparison(by_name["snn"], by_name["snn_reference"])
+    write_json(options.out / "results.json", results)
+    print(f"\n{_report.table(results)}\n")
+    if data.warning:
+        _shout(data.warning)
+    _draw(options.out, results, by_name["snn"], data, test)
+
+
+def _networks(
+    options: argparse.Namespace, input_size: int, device: torch.device
+) -> list[Network]:
+    """The networks of this run: the SNN on each backend asked for, and the ANN."""
+    backends = ["fused", "reference"] if options.backend == "both" else [options.backend]
+    kinds: list[tuple[str, str | None]] = [
+        ("snn" if i == 0 else f"snn_{backend}", backend) for i, backend in enumerate(backends)
+    ]
+    return [
+        build(
+            name,
+            None if backend is None else _LAYERS[backend],
+            backend=backend,
+            input_size=input_size,
+            hidden=options.hidden,
+            steps=options.steps,
+            seed=options.seed,
+            lr=options.lr,
+            device=device,
+        )
+        for name, backend in [*kinds, ("ann", None)]
+    ]
+
+
+def _settings(
+    options: argparse.Namespace, data: ImageData, train: Split, test: Split, device: torch.device
+) -> dict[str, Any]:
+    """What the result depends on. Threads and version too: they decide the order of sums."""
+    return {
+        "steps": options.steps,
+        "hidden": options.hidden,
+        "batch_size": options.batch_size,
+        "lr": options.lr,
+        "seed": options.seed,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "data": f"{data.name}, sha256 {data.digest()}",
+        "train_images": len(train.labels),
+        "test_images": len(test.labels),
+        "torch": torch.__version__,
+    }
+
+
+def _own_settings(network: Network, common: dict[str, Any]) -> dict[str, Any]:
+    """Those of one network: the ANN has no steps and no backend."""
+    own = {key: value for key, value in common.items() if key != "steps"}
+    return own | {"steps": network.steps, "backend": network.backend}
+
+
+def _resume_or_clear(
+    options: argparse.Namespace, networks: list[Network], settings: dict[str, dict[str, Any]]
+) -> None:
+    paths = {net.name: _checkpoint.path_of(options.out, net.name) for net in networks}
+    if not options.resume:
+        old = sorted(options.out.glob(_checkpoint.path_of(Path(), "*").name))
+        for path in old:
+            path.unlink()
+        if old:
+            print(f"starting anew: removed the checkpoints of the run before in {options.out}")
+        return
+    for net in networks:
+        if paths[net.name].exists():
+            _checkpoint.restore(paths[net.name], net, settings[net.name], options.epochs)
+            print(f"{net.name}: going on after epoch {net.history.epochs}")
+        else:
+            print(f"{net.name}: no checkpoint in {options.out}, starting from the first epoch")
+
+
+def _train_all(
+    options: argparse.Namespace,
+    networks: list[Network],
+    settings: dict[str, dict[str, Any]],
+    train: Split,
+    test: Split,
+) -> None:
+    """Train epoch by epoch, the networks in turn, so that what slows the machine slows all of them."""
+    for epoch in range(options.epochs):
+        for net in networks:
+            if net.history.epochs > epoch:
+                continue
+            run_epoch(
+                net,
+                train,
+                test,
+                seed=options.seed,
+                batch_size=options.batch_size,
+                epochs=options.epochs,
+            )
+            path = _checkpoint.path_of(options.out, net.name)
+            _checkpoint.save(path, net, settings[net.name])
+            history = net.history
+            print(
+                f"epoch {epoch + 1:>2}/{options.epochs}  {net.name:<13}  "
+                f"loss {history.loss[-1]:.4f}  train {history.train_accuracy[-1]:6.2f} %  "
+                f"test {history.test_accuracy[-1]:6.2f} %  "
+                f"{history.training_seconds[-1]:.1f} s training, "
+                f"{history.evaluation_seconds[-1]:.1f} s evaluating",
+                flush=True,
+            )
+
+
+def _draw(
+    out: Path, results: dict[str, Any], network: Network, data: ImageData, test: Split
+) -> None:
+    try:
+        import _pictures
+    except ImportError as error:
+        print(f"no pictures: {error}; pip install matplotlib, and run again with --resume")
+        return
+    from _trace import record
+
+    model = cast(SNNClassifier, network.model)
+    trace = record(model, test.images[0], cast(int, network.steps))
+    paths = _pictures.draw_all(
+        out, results, trace, data.test_images[0], int(data.test_labels[0])
+    )
+    names = ", ".join(path.name for path in paths)
+    print(f"results.json, checkpoints and pictures ({names}) are in {out}")
+
+
+def _split(
+    data: ImageData, split: str, limit: int | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        return data.tensors(split, limit, device)
+    except ValueError as error:
+        sys.exit(f"error: --{split}-limit: {error}")
+
+
+def _say_data(data: ImageData, train: Split, test: Split) -> None:
+    rows, columns = data.image_shape
+    print(
+        f"data: {data.name}, {data.source}: {len(train.labels):,} training and "
+        f"{len(test.labels):,} test images of {rows} x {columns}"
+    )
+    if data.warning:
+        _shout(data.warning)
+
+
+def _shout(warning: str) -> None:
+    print(f"{'!' * 79}\nWARNING: {warning}\n{'!' * 79}")
+
+
+def _data_facts(data: ImageData, train: Split, test: Split) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "source": data.source,
+        "warning": data.warning,
+        "is_mnist": data.warning is None,
+        "image_shape": list(data.image_shape),
+        "train_images": len(train.labels),
+        "test_images": len(test.labels),
+        "sha256": data.digest(),
+        "mean": data.mean,
+        "std": data.std,
+    }
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        sys.exit(f"error: --device must be a device of torch such as cpu or cuda, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"error: --device {name}: this torch sees no CUDA device; use --device cpu")
+    return device
+
+
+def _number(
+    kind: Callable[[str], Any], low: float, high: float, what: str
+) -> Callable[[str], Any]:
+    """An argparse type: a number from ``low`` to ``high``, described as ``what``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    count = _number(int, 1, math.inf, "a whole number of at least 1")
+    parser = argparse.ArgumentParser(
+        description="Train the spiking network and the matching ANN on MNIST, and compare them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["fused", "reference", "both"],
+        default="fused",
+        help="neurons of the SNN: lif_cuda.LIF, lif_cuda.ReferenceLIF, or a training of each",
+    )
+    parser.add_argument("--epochs", type=count, default=10, help="passes over the training images")
+    parser.add_argument("--steps", type=count, default=25, help="time steps T of the SNN")
+    parser.add_argument("--hidden", type=count, default=256, help="neurons of each hidden layer")
+    parser.add_argument("--batch-size", type=count, default=256, help="images a training step")
+    parser.add_argument(
+        "--lr",
+        type=_number(float, sys.float_info.min, math.inf, "a finite number above 0"),
+        default=1e-3,
+        help="learning rate of Adam",
+    )
+    parser.add_argument(
+        "--seed",
+        # The generator of torch on the CPU takes 32 bits; a larger seed would repeat a smaller one.
+        type=_number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+        default=0,
+        help="of the weights and of the order of the images",
+    )
+    parser.add_argument(
+        "--threads", type=count, default=None, help="CPU threads; None: as many as torch takes"
+    )
+    parser.add_argument(
+        "--device", default=None, help="such as cpu or cuda; None: cuda where there is one"
+    )
+    parser.add_argument(
+        "--data",
+        default=None,
+        help="folder with the MNIST files, or 'digits' for the 8x8 digits of scikit-learn; None: the "
+        "folder named by LIF_CUDA_DATA, else a download by torchvision, else the 8x8 digits",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/mnist"), help="folder for results")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole epoch of the run in --out; without it a run starts anew",
+    )
+    parser.add_argument(
+        "--train-limit", type=count, default=None, help="use only so many training images"
+    )
+    parser.add_argument(
+        "--test-limit", type=count, default=None, help="use only so many test images"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
