@@ -1,0 +1,25 @@
+// The CPU kernels for processors with AVX2.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <new>
+
+#include "cpu/kernels.h"
+
+// From here on the compiler may use AVX2. The headers above must come first: an inline function of the
+// standard library compiled for this target could be the copy that the linker keeps for everyone. "fma" is
+// left out on purpose: the roundings are part of the contract.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+
+#define LIF_SIMD avx2
+#include "cpu/kernels.inl"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif

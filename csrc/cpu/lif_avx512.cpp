@@ -1,0 +1,25 @@
+// The CPU kernels for processors with AVX-512 (F, VL, DQ, BW).
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <new>
+
+#include "cpu/kernels.h"
+
+// From here on the compiler may use AVX-512. The headers above must come first: an inline function of the
+// standard library compiled for this target could be the copy that the linker keeps for everyone. "fma" is
+// left out on purpose: the roundings are part of the contract.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,prefer-vector-width=512")
+#endif
+
+#define LIF_SIMD avx512
+#include "cpu/kernels.inl"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif

@@ -1,0 +1,51 @@
+// Arithmetic in which each operation rounds once, on the host and on the device.
+//
+// The promise that the kernels give the same bits as eager PyTorch rests on this file: a multiplication
+// and an addition are never contracted into a fused multiply-add. On the device the intrinsics say so; on
+// the host the build passes -ffp-contract=off.
+#pragma once
+
+#include <math.h>
+
+#if defined(__CUDACC__)
+#define LIF_FN __host__ __device__ __forceinline__ static
+#else
+// Internal linkage: the same functions are compiled for several SIMD levels, and a linker that merged
+// them would hand an AVX-512 body to a processor without it.
+#define LIF_FN [[gnu::always_inline]] inline static
+#endif
+
+namespace lif {
+
+#if defined(__CUDA_ARCH__)
+LIF_FN float add(float a, float b) { return __fadd_rn(a, b); }
+LIF_FN float sub(float a, float b) { return __fsub_rn(a, b); }
+LIF_FN float mul(float a, float b) { return __fmul_rn(a, b); }
+LIF_FN float div(float a, float b) { return __fdiv_rn(a, b); }
+LIF_FN double add(double a, double b) { return __dadd_rn(a, b); }
+LIF_FN double sub(double a, double b) { return __dsub_rn(a, b); }
+LIF_FN double mul(double a, double b) { return __dmul_rn(a, b); }
+LIF_FN double div(double a, double b) { return __ddiv_rn(a, b); }
+#else
+template <typename S>
+LIF_FN S add(S a, S b) {
+  return a + b;
+}
+template <typename S>
+LIF_FN S sub(S a, S b) {
+  return a - b;
+}
+template <typename S>
+LIF_FN S mul(S a, S b) {
+  return a * b;
+}
+template <typename S>
+LIF_FN S div(S a, S b) {
+  return a / b;
+}
+#endif
+
+LIF_FN float magnitude(float a) { return fabsf(a); }
+LIF_FN double magnitude(double a) { return fabs(a); }
+
+}  // namespace lif

@@ -1,0 +1,156 @@
+"""The compiled operators: loading them, and calling them with plain arguments.
+
+What the arguments of the operators mean stands in ``csrc/bindings/problem.h``.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntFlag
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ._build_facts import cuda_missing_reason
+
+_FOLDER = Path(__file__).parent
+_SIMD_LEVELS = ("baseline", "avx2", "avx512")
+
+
+class Output(IntFlag):
+    """What ``lif_forward`` returns, in this order."""
+
+    SPIKES = 1
+    COUNT = 2
+    MEMBRANE = 4
+    CHECKPOINTS = 8
+
+
+class Wanted(IntFlag):
+    """The gradients that ``lif_backward`` returns, in this order."""
+
+    X = 1
+    MEMBRANE = 2
+    BETA = 4
+    THRESHOLD = 8
+
+
+def _load() -> bool:
+    """Load the operator libraries; True if the CUDA one is among them."""
+    simd = os.environ.get("LIF_CUDA_SIMD")
+    if simd is not None and simd not in _SIMD_LEVELS:
+        raise ImportError(
+            f"the environment variable LIF_CUDA_SIMD must be one of {', '.join(_SIMD_LEVELS)}, "
+            f"got {simd!r}; unset it to use the best level of this processor"
+        )
+    library = _FOLDER / "_kernels.so"
+    if not library.exists():
+        raise ImportError(
+            f"lif_cuda is not built: {library.name} is not in {_FOLDER}. Install it with "
+            "'pip install .' in the source folder, and run Python from another folder than that one"
+        )
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise ImportError(
+            f"lif_cuda was built against another torch than the installed {torch.__version__}: "
+            f"{error}. Build it again with 'pip install --force-reinstall --no-deps .'"
+        ) from error
+    cuda = _FOLDER / "_kernels_cuda.so"
+    if not cuda.exists() or torch.version.cuda is None:
+        return False
+    torch.ops.load_library(cuda)
+    return True
+
+
+HAS_CUDA_KERNELS = _load()
+
+_forward = torch.ops.lif_cuda.lif_forward.default
+_backward = torch.ops.lif_cuda.lif_backward.default
+
+
+def check_device(x: Tensor) -> None:
+    """Raise unless there are kernels for the device of ``x``."""
+    kind = x.device.type
+    if kind == "cpu" or (kind == "cuda" and HAS_CUDA_KERNELS):
+        return
+    if kind == "cuda":
+        raise RuntimeError(f"x is on {x.device}, but {cuda_missing_reason()}")
+    raise NotImplementedError(
+        f"x must be on a CPU or a CUDA device, got {x.device}; move it with x.cpu(), or use "
+        "lif_cuda.ReferenceLIF, which runs wherever PyTorch does"
+    )
+
+
+def checkpoint_interval(steps: int, device_type: str) -> int:
+    """Time steps between the membranes saved for backward, or 0 where none is needed.
+
+    Backward recomputes the membranes of one such chunk at a time and holds them close to the
+    arithmetic: on the CPU 256 neurons * 32 steps * 4 bytes are 32 KiB of the second-level cache; on
+    CUDA a thread's column of 28 steps * 16 bytes fits four blocks of 128 threads in the shared memory
+    of a multiprocessor. Chunks are of equal length, give or take one step. The cost in fp32 is 4 bytes
+    written and 4 read for each neuron and chunk.
+    """
+    whole, chunk = (28, 20) if device_type == "cuda" else (48, 32)
+    if steps <= whole:
+        return 0
+    return -(-steps // max(2, round(steps / chunk)))
+
+
+def lif_forward(
+    x: Tensor,
+    membrane: Tensor | None,
+    beta: Tensor | None,
+    beta_value: float,
+    threshold: Tensor | None,
+    threshold_value: float,
+    steps: int,
+    outputs: int,
+    checkpoint_every: int,
+) -> list[Tensor]:
+    """All T steps forward; the tensors that ``outputs`` names, in the order of :class:`Output`."""
+    return _forward(
+        x, membrane, beta, beta_value, threshold, threshold_value, steps, outputs, checkpoint_every
+    )
+
+
+def lif_backward(
+    x: Tensor,
+    membrane: Tensor | None,
+    beta: Tensor | None,
+    beta_value: float,
+    threshold: Tensor | None,
+    threshold_value: float,
+    steps: int,
+    checkpoints: Tensor | None,
+    checkpoint_every: int,
+    grad_spikes: Tensor | None,
+    grad_count: Tensor | None,
+    grad_membrane: Tensor | None,
+    surrogate: int,
+    slope: float,
+    scale: float,
+    detach_reset: bool,
+    wanted: int,
+) -> list[Tensor]:
+    """All T steps backward; the gradients that ``wanted`` names, in the order of :class:`Wanted`."""
+    return _backward(
+        x,
+        membrane,
+        beta,
+        beta_value,
+        threshold,
+        threshold_value,
+        steps,
+        checkpoints,
+        checkpoint_every,
+        grad_spikes,
+        grad_count,
+        grad_membrane,
+        surrogate,
+        slope,
+        scale,
+        detach_reset,
+        wanted,
+    )
