@@ -42,14 +42,16 @@ void launch_backward(const Backward<S>& args) {
             [&](int64_t begin, int64_t end) { kernels.backward(args, tiling, begin, end); });
 }
 
-// Rows are added in order whatever the number of threads, so the sum is the same from run to run.
+// The sum is the same for any number of threads.
 template <typename S>
 Tensor reduce(const Tensor& partial, const Tensor& parameter) {
   Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
   const int64_t columns = parameter.numel();
-  const int64_t rows = columns > 0 ? partial.numel() / columns : 0;
-  cpu::active_kernels<S>().sum_rows(static_cast<const S*>(partial.const_data_ptr()), rows, columns,
-                                    static_cast<S*>(sum.mutable_data_ptr()), 0, columns);
+  if (columns > 0) {
+    cpu::active_kernels<S>().sum_rows(static_cast<const S*>(partial.const_data_ptr()),
+                                      partial.numel() / columns, columns,
+                                      static_cast<S*>(sum.mutable_data_ptr()), 0, columns);
+  }
   return sum;
 }
 

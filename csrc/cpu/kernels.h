@@ -40,7 +40,7 @@ struct Kernels {
   // Run tasks [begin, end).
   void (*forward)(const Forward<S>&, const Tiling&, int64_t begin, int64_t end);
   void (*backward)(const Backward<S>&, const Tiling&, int64_t begin, int64_t end);
-  // out[c] = sum over r of partial[r * columns + c], for c in [begin, end): rows in order, in double.
+  // out[c] = sum over r of partial[r * columns + c], for c in [begin, end), begin a multiple of 64.
   void (*sum_rows)(const S* partial, int64_t rows, int64_t columns, S* out, int64_t begin, int64_t end);
 };
 

@@ -320,20 +320,29 @@ void backward(const Backward<S>& args, const Tiling& tiling, int64_t begin, int6
   }
 }
 
+// Sums in double, in an order that depends only on the sizes. Narrow rows are folded side by side, so that
+// even the sum over a single column has a vector's width of independent additions.
 template <typename S>
 void sum_rows(const S* partial, int64_t rows, int64_t columns, S* out, int64_t begin, int64_t end) {
-  constexpr int64_t kColumns = 64;
-  for (int64_t first = begin; first < end; first += kColumns) {
-    const int64_t n = end - first < kColumns ? end - first : kColumns;
-    double sum[kColumns] = {};
-    for (int64_t r = 0; r < rows; ++r) {
-      const S* row = partial + r * columns + first;
+  constexpr int64_t kWidth = 64;
+  const int64_t fold = columns < kWidth ? kWidth / columns : 1;
+  const int64_t stride = columns * fold;
+  const int64_t size = rows * columns;
+  for (int64_t first = begin; first < end; first += kWidth) {
+    const int64_t wide = fold > 1 ? stride : end - first < kWidth ? end - first : kWidth;
+    double sum[kWidth] = {};
+    for (int64_t row = first; row < size; row += stride) {
+      const int64_t n = size - row < wide ? size - row : wide;
       for (int64_t i = 0; i < n; ++i) {
-        sum[i] += static_cast<double>(row[i]);
+        sum[i] += static_cast<double>(partial[row + i]);
       }
     }
-    for (int64_t i = 0; i < n; ++i) {
-      out[first + i] = static_cast<S>(sum[i]);
+    for (int64_t i = 0; i < wide && i < columns; ++i) {
+      double total = sum[i];
+      for (int64_t f = 1; f < fold; ++f) {
+        total += sum[f * columns + i];
+      }
+      out[first + i] = static_cast<S>(total);
     }
   }
 }
