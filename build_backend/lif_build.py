@@ -1,0 +1,240 @@
+"""What to build: the decisions of setup.py, apart from it so that they can be tested.
+
+Nothing here asks for a GPU: what counts is the CUDA that torch was built with and the compiler at hand.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SWITCH = "LIF_CUDA_BUILD"
+CHOICES = ("auto", "cpu", "cuda")
+
+# Ampere and Hopper, and PTX from which newer devices compile when the library is first loaded there.
+DEFAULT_ARCHS = ("8.0", "9.0+PTX")
+
+BUILD_COMMANDS = frozenset(
+    {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+)
+
+
+class BuildError(Exception):
+    """The build cannot be what was asked for; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Nvcc:
+    """A CUDA compiler: the toolkit's folder and its version, such as "13.0"."""
+
+    home: Path
+    version: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built, and against what."""
+
+    torch_version: str
+    torch_cuda: str | None
+    nvcc: Nvcc | None
+    # Why there is no CUDA half; empty where there is one.
+    no_cuda_because: str = ""
+
+    @property
+    def kind(self) -> str:
+        """"cuda" (both halves) or "cpu"."""
+        return "cpu" if self.nvcc is None else "cuda"
+
+
+def facts_module() -> ModuleType:
+    """lif_cuda/_build_facts.py, loaded without the package around it (which is not built yet)."""
+    spec = importlib.util.spec_from_file_location(
+        "lif_build_facts", ROOT / "lif_cuda" / "_build_facts.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def find_nvcc(environ: Mapping[str, str]) -> Path | None:
+    """The CUDA compiler that CUDA_HOME or CUDA_PATH names; else that on PATH; else the usual one."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if environ.get(name):
+            named = Path(environ[name], "bin", "nvcc")
+            return named if named.is_file() else None
+    on_path = shutil.which("nvcc", path=environ.get("PATH", os.defpath))
+    usual = Path("/usr/local/cuda/bin/nvcc")
+    if on_path is not None:
+        return Path(on_path)
+    return usual if usual.is_file() else None
+
+
+def _output(command: Iterable[str | Path]) -> str:
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def describe_nvcc(nvcc: Path) -> Nvcc:
+    """Ask the compiler for its version and for its toolkit's folder.
+
+    The folder is asked for because nvcc may be a script elsewhere that calls the real one.
+    """
+    version = re.search(r"release (\d+\.\d+)", _output([nvcc, "--version"]))
+    if version is None:
+        raise BuildError(
+            f"{nvcc} --version did not name a CUDA release; set CUDA_HOME to the folder of a working "
+            f"CUDA toolkit, or {SWITCH}=cpu to build without CUDA"
+        )
+    top = re.search(r"^#\$ TOP=(.+)$", _output([nvcc, "--dryrun", "x.cu"]), re.MULTILINE)
+    home = Path(top.group(1)) if top else nvcc.parent.parent
+    return Nvcc(home.resolve(), version.group(1))
+
+
+def _major(version: str) -> str:
+    return version.split(".")[0]
+
+
+def decide(
+    choice: str, torch_version: str, torch_cuda: str | None, look_for_nvcc: Callable[[], Nvcc | None]
+) -> Plan:
+    """Choose between a CPU-only build and one with both halves.
+
+    Args:
+        choice: the value of LIF_CUDA_BUILD: "auto", "cpu" or "cuda".
+        torch_version: ``torch.__version__``.
+        torch_cuda: ``torch.version.cuda``; None where torch was built without CUDA.
+        look_for_nvcc: finds the CUDA compiler; called only where it matters.
+
+    Raises:
+        BuildError: an unknown choice, or "cuda" where it is impossible.
+    """
+    if choice not in CHOICES:
+        raise BuildError(f"{SWITCH} must be one of {', '.join(CHOICES)}; got {choice!r}")
+    if choice == "cpu":
+        return Plan(torch_version, torch_cuda, None, f"{SWITCH}=cpu asked for it")
+
+    nvcc = None
+    if torch_cuda is None:
+        cause = f"torch {torch_version} was built without CUDA"
+        remedy = "install a torch built with CUDA first"
+    else:
+        nvcc = look_for_nvcc()
+        cause = "no CUDA compiler (nvcc) was found"
+        remedy = (
+            f"install a CUDA {torch_cuda} toolkit with nvcc, and set CUDA_HOME to its folder or put "
+            "nvcc on PATH"
+        )
+        if nvcc is not None:
+            cause = (
+                f"nvcc is of CUDA {nvcc.version}, but torch {torch_version} was built with CUDA "
+                f"{torch_cuda}, and the major versions must agree"
+            )
+    if nvcc is not None and torch_cuda is not None and _major(nvcc.version) == _major(torch_cuda):
+        return Plan(torch_version, torch_cuda, nvcc)
+    if choice == "cuda":
+        raise BuildError(
+            f"{SWITCH}=cuda asks for the CUDA kernels, but {cause}. Remedy: {remedy}; or set "
+            f"{SWITCH}=cpu to build without them."
+        )
+    return Plan(torch_version, torch_cuda, None, cause)
+
+
+def make_plan(environ: Mapping[str, str]) -> Plan:
+    """The plan for this machine and the torch that can be imported here.
+
+    Raises:
+        BuildError: see :func:`decide`; or torch is missing.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise BuildError(
+            f"torch cannot be imported ({error}); a build without isolation needs torch>=2.11, "
+            "setuptools, ninja and pybind11 installed beforehand: pip install 'torch>=2.11' "
+            "setuptools ninja pybind11"
+        ) from error
+
+    def look_for_nvcc() -> Nvcc | None:
+        found = find_nvcc(environ)
+        return None if found is None else describe_nvcc(found)
+
+    choice = environ.get(SWITCH) or "auto"
+    return decide(choice, str(torch.__version__), torch.version.cuda, look_for_nvcc)
+
+
+def warning(plan: Plan) -> str | None:
+    """What to say aloud about a CPU-only build beside a torch with CUDA; None where all is well."""
+    if plan.nvcc is not None or plan.torch_cuda is None:
+        return None
+    message: str = facts_module().cuda_missing_message(
+        plan.torch_version, plan.torch_cuda, plan.no_cuda_because
+    )
+    return message
+
+
+def say_aloud(message: str) -> None:
+    """Print a warning that stands out in a build's log. pip shows it with -v only."""
+    bar = "!" * 100
+    print(f"\n{bar}\nWARNING: {message}\n{bar}\n", file=sys.stderr, flush=True)
+
+
+def target_version(torch_version: str) -> str:
+    """TORCH_TARGET_VERSION for the stable ABI: the torch being built against, without its patch.
+
+    With an older target the texts of torch's inner errors are lost.
+    """
+    major, minor = map(int, torch_version.split(".")[:2])
+    return f"0x{major << 56 | minor << 48:016x}"
+
+
+def arch_list(
+    environ: Mapping[str, str], capabilities: Iterable[tuple[int, int]], nvcc_codes: str
+) -> str:
+    """TORCH_CUDA_ARCH_LIST: the user's, else the default and the devices at hand.
+
+    Args:
+        environ: the environment.
+        capabilities: compute capabilities of the visible devices, if any.
+        nvcc_codes: what ``nvcc --list-gpu-code`` prints. A device that this compiler does not know
+            runs from the PTX.
+    """
+    given = environ.get("TORCH_CUDA_ARCH_LIST")
+    if given:
+        return given
+    archs = list(DEFAULT_ARCHS)
+    known = {arch.removesuffix("+PTX") for arch in archs}
+    for major, minor in sorted(set(capabilities)):
+        if f"{major}.{minor}" not in known and f"sm_{major}{minor}" in nvcc_codes.split():
+            archs.insert(-1, f"{major}.{minor}")
+    return ";".join(archs)
+
+
+def settle_environment(plan: Plan, environ: dict[str, str] | os._Environ[str]) -> None:
+    """Set what torch's build helpers read from the environment. Call before importing them."""
+    # ninja lies beside the interpreter; without isolation that folder need not be on PATH.
+    environ["PATH"] = os.pathsep.join(
+        [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+    )
+    if plan.nvcc is None:
+        return
+    import torch
+
+    environ["CUDA_HOME"] = str(plan.nvcc.home)
+    visible = range(torch.cuda.device_count())
+    environ["TORCH_CUDA_ARCH_LIST"] = arch_list(
+        environ,
+        [torch.cuda.get_device_capability(index) for index in visible],
+        _output([plan.nvcc.home / "bin" / "nvcc", "--list-gpu-code"]),
+    )

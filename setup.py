@@ -1,0 +1,170 @@
+"""The extensions. Everything that is not one stands in pyproject.toml.
+
+Three libraries, because the operators must load without Python (AOTInductor does so), and without CUDA:
+
+    lif_cuda/_kernels.so         operators and CPU kernels; no Python symbols
+    lif_cuda/_kernels_cuda.so    the CUDA kernels of the same operators; where CUDA is built
+    lif_cuda/_build.<abi>.so     pybind11 module with the facts of the build; no torch
+
+LIF_CUDA_BUILD=auto|cpu|cuda, TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX and MAX_JOBS are read.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "build_backend"))
+
+import lif_build  # noqa: E402  (found through the line above)
+
+# Multiplications and additions are rounded apart, as in the reference: no contraction to FMA. Without
+# -fno-trapping-math the comparisons do not vectorise. -g0: torch's headers make 50 MB of debug symbols.
+CXX_FLAGS = [
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+]
+NVCC_FLAGS = [
+    "-O3",
+    "--fmad=false",
+    "--threads=2",
+    "-Xcompiler=-g0,-ffp-contract=off,-fvisibility=hidden",
+]
+# An operator that is declared and not defined fails here and not when the library is loaded.
+LINK_FLAGS = ["-Wl,--no-undefined"]
+
+
+def define_string(name: str, value: str) -> tuple[str, str]:
+    """A macro that expands to a C string."""
+    return name, '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+def with_headers(flags: list[str], folders: list[str]) -> list[str]:
+    """Flags with foreign headers, whose warnings are not ours to mend."""
+    return flags + [part for folder in folders for part in ("-isystem", folder)]
+
+
+def extensions(plan: lif_build.Plan) -> list[Extension]:
+    """The libraries of this plan."""
+    import pybind11
+    from torch.utils import cpp_extension
+
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    simd = ["baseline", *(["avx2", "avx512"] if x86 else [])]
+    target = ("TORCH_TARGET_VERSION", lif_build.target_version(plan.torch_version))
+    common: dict[str, Any] = {"language": "c++", "include_dirs": [str(ROOT / "csrc")]}
+
+    kernels = Extension(
+        "lif_cuda._kernels",
+        [
+            "csrc/bindings/schema.cpp",
+            "csrc/bindings/ops_cpu.cpp",
+            *(f"csrc/cpu/lif_{level}.cpp" for level in simd),
+        ],
+        define_macros=[target],
+        extra_compile_args={"cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths())},
+        library_dirs=cpp_extension.library_paths(),
+        libraries=["c10", "torch", "torch_cpu"],
+        extra_link_args=LINK_FLAGS,
+        **common,
+    )
+    facts = Extension(
+        "lif_cuda._build",
+        ["csrc/bindings/build_facts.cpp"],
+        define_macros=[
+            define_string("LIF_BUILD_KIND", plan.kind),
+            define_string("LIF_TORCH_VERSION", plan.torch_version),
+            define_string("LIF_TORCH_CUDA", plan.torch_cuda or ""),
+            define_string("LIF_CUDA_VERSION", plan.nvcc.version if plan.nvcc else ""),
+            define_string(
+                "LIF_CUDA_ARCHS", os.environ["TORCH_CUDA_ARCH_LIST"] if plan.nvcc else ""
+            ),
+            define_string("LIF_NO_CUDA_BECAUSE", plan.no_cuda_because),
+            define_string("LIF_SIMD_LEVELS", ",".join(simd)),
+        ],
+        extra_compile_args={"cxx": with_headers(CXX_FLAGS, [pybind11.get_include()])},
+        **common,
+    )
+    if plan.nvcc is None:
+        return [kernels, facts]
+    cuda = Extension(
+        "lif_cuda._kernels_cuda",
+        ["csrc/bindings/ops_cuda.cpp", "csrc/cuda/lif_cuda.cu"],
+        define_macros=[target, ("USE_CUDA", None)],
+        extra_compile_args={
+            "cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths("cuda")),
+            "nvcc": NVCC_FLAGS,
+        },
+        library_dirs=cpp_extension.library_paths("cuda"),
+        libraries=["c10", "torch", "torch_cpu", "c10_cuda", "torch_cuda", "cudart"],
+        extra_link_args=LINK_FLAGS,
+        **common,
+    )
+    return [kernels, cuda, facts]
+
+
+def commands(plan: lif_build.Plan) -> dict[str, type]:
+    """torch's build_ext, with the two things that it cannot be told."""
+    from setuptools.command.build_py import build_py
+    from torch.utils.cpp_extension import BuildExtension
+
+    class BuildLibraries(BuildExtension):
+        def get_ext_filename(self, ext_name: str) -> str:
+            """Operator libraries are no Python modules, so they carry no Python ABI in their name."""
+            if ext_name.rpartition(".")[2].startswith("_kernels"):
+                return os.path.join(*ext_name.split(".")) + ".so"
+            return str(super().get_ext_filename(ext_name))
+
+        def run(self) -> None:
+            """Build; in place, also take away the CUDA half of an earlier build."""
+            message = lif_build.warning(plan)
+            if message is not None:
+                lif_build.say_aloud(message)
+            if self.inplace and plan.nvcc is None:
+                (ROOT / "lif_cuda" / "_kernels_cuda.so").unlink(missing_ok=True)
+            super().run()
+
+    class BuildPython(build_py):
+        def run(self) -> None:
+            """Start from an empty folder: all that lies there goes into the wheel."""
+            if not self.editable_mode:
+                shutil.rmtree(self.build_lib, ignore_errors=True)
+            super().run()
+
+    return {"build_ext": BuildLibraries, "build_py": BuildPython}
+
+
+def main() -> None:
+    """Hand the extensions to setuptools; commands that compile nothing need no torch."""
+    if not lif_build.BUILD_COMMANDS.intersection(sys.argv[1:]):
+        setup()
+        return
+    try:
+        plan = lif_build.make_plan(os.environ)
+    except lif_build.BuildError as error:
+        sys.exit(f"error: {error}")
+    lif_build.settle_environment(plan, os.environ)
+    # A folder for each kind of build, so that ninja can leave unchanged objects alone and two
+    # environments can build from one checkout.
+    setup(
+        ext_modules=extensions(plan),
+        cmdclass=commands(plan),
+        options={"build": {"build_base": f"build/{plan.kind}-torch-{plan.torch_version}"}},
+    )
+
+
+main()
