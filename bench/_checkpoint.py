@@ -1,4 +1,4 @@
-"""The checkpoint of one network: written whole after each epoch, and loaded without running code."""
+"""The checkpoint of one network: whole after each epoch, and loaded without running code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from _files import write_atomically
 from _training import History, Network
 
@@ -67,14 +66,14 @@ def restore(path: Path, network: Network, settings: dict[str, Any], epochs: int)
     ]
     if differing:
         raise CheckpointError(
-            f"--resume: the run in {path.parent} had other settings: {'; '.join(differing)}; give the "
-            "same ones, or another --out, or leave out --resume to start anew"
+            f"--resume: the run in {path.parent} had other settings: {'; '.join(differing)}; give "
+            "the same ones, or another --out, or leave out --resume to start anew"
         )
     history = History(**content["history"])
     if history.epochs > epochs:
         raise CheckpointError(
-            f"--resume: {path} holds {history.epochs} epochs already and --epochs is {epochs}; give "
-            f"--epochs {history.epochs} or more"
+            f"--resume: {path} holds {history.epochs} epochs already and --epochs is {epochs}; "
+            f"give --epochs {history.epochs} or more"
         )
     network.model.load_state_dict(content["model"])
     network.optimizer.load_state_dict(content["optimizer"])
@@ -86,7 +85,10 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"--resume: {path} is damaged ({error}); {remedy}") from error
+        # Only the name of the error: torch's text advises loading the file in an unsafe way.
+        raise CheckpointError(
+            f"--resume: {path} is damaged and cannot be loaded ({type(error).__name__}); {remedy}"
+        ) from error
     if not isinstance(content, dict) or any(key not in content for key in _KEYS):
         raise CheckpointError(f"--resume: {path} is not a checkpoint of this job; {remedy}")
     if content["format"] != _FORMAT:

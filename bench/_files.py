@@ -12,8 +12,8 @@ from typing import IO, Any
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace ``path`` by what ``write`` puts into the file it is given, in one step.
 
-    The bytes are on the disk before the name is: after a power cut, too, the old file or the new one
-    is there. A former run's unfinished ``.tmp`` is overwritten.
+    The bytes are on the disk before the name is: after a power cut, too, the old file or the new
+    one is there. A former run's unfinished ``.tmp`` is overwritten.
     """
     unfinished = path.with_name(f".{path.name}.tmp")
     with open(unfinished, "wb") as file:
@@ -30,6 +30,6 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN and infinity raise ValueError: JSON has none."""
+    """Write ``value`` as indented JSON, atomically. JSON has no NaN: one raises ValueError."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))

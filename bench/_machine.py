@@ -35,7 +35,7 @@ def versions() -> dict[str, str | None]:
         matplotlib = None
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torch_cuda": torch.version.cuda,
         "lif_cuda": lif_cuda.__version__,
         "numpy": np.__version__,
@@ -93,7 +93,7 @@ def _cpu() -> str:
 
 
 def _cores() -> int:
-    """Cores this process may use, which is fewer than the machine has under taskset or in a container."""
+    """Cores this process may use: under taskset or in a container not all of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _files import write_atomically
+from _trace import Trace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from _files import write_atomically
-from _trace import Trace
-
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _SNN, _ANN, _HONEST, _SPIKE, _GREY = "#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#666666"
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
@@ -38,7 +38,9 @@ _STYLE = {
 }
 
 
-def draw_all(out: Path, results: dict[str, Any], trace: Trace, image: Any, label: int) -> list[Path]:
+def draw_all(
+    out: Path, results: dict[str, Any], trace: Trace, image: Any, label: int
+) -> list[Path]:
     """Draw all pictures into ``out`` and return their paths.
 
     Args:
@@ -59,14 +61,14 @@ def draw_all(out: Path, results: dict[str, Any], trace: Trace, image: Any, label
     for name, figure in figures.items():
         path = out / name
         with plt.rc_context(_STYLE):
-            write_atomically(path, lambda file, figure=figure: figure.savefig(file, format="png"))
+            write_atomically(path, partial(figure.savefig, format="png"))
         plt.close(figure)
         paths.append(path)
     return paths
 
 
 def _data_line(figure: Figure, results: dict[str, Any]) -> None:
-    """Say under the picture if it does not show MNIST: a picture travels without its results.json."""
+    """Say so if it does not show MNIST: a picture travels without its results.json."""
     if results["data"]["warning"]:
         text = f"not MNIST: {results['data']['name']}"
         figure.text(0.995, 0.005, text, ha="right", va="bottom", color=_SPIKE, fontsize=9)
@@ -77,14 +79,15 @@ def _curves(results: dict[str, Any]) -> Figure:
     for key, name, color in (("snn", "SNN", _SNN), ("ann", "ANN", _ANN)):
         report = results[key]
         epochs = range(1, report["epochs"] + 1)
-        left.plot(epochs, report["loss_by_epoch"], "o-", color=color, label=name, ms=4)
-        right.plot(epochs, report["test_accuracy_by_epoch"], "o-", color=color, ms=4, label=f"{name}, test")
-        right.plot(
-            epochs, report["train_accuracy_by_epoch"], "o--", color=color, ms=4, mfc="white",
-            label=f"{name}, train",
-        )  # fmt: skip
+        look = {"color": color, "ms": 4}
+        test, train = report["test_accuracy_by_epoch"], report["train_accuracy_by_epoch"]
+        left.plot(epochs, report["loss_by_epoch"], "o-", label=name, **look)
+        right.plot(epochs, test, "o-", label=f"{name}, test", **look)
+        right.plot(epochs, train, "o--", label=f"{name}, train", mfc="white", **look)
     left.set(title="Training loss", xlabel="epoch", ylabel="cross entropy", yscale="log")
     right.set(title="Accuracy", xlabel="epoch", ylabel="%")
+    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    left.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     left.legend()
     right.legend(ncols=2, loc="lower right")
     for axes in (left, right):
@@ -97,9 +100,7 @@ def _accuracies(results: dict[str, Any]) -> Figure:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for offset, split, shade in ((-0.2, "test", 1.0), (0.2, "train", 0.45)):
         heights = [results[key][f"{split}_accuracy"] for key in ("snn", "ann")]
-        bars = axes.bar(
-            [0 + offset, 1 + offset], heights, 0.36, color=[_SNN, _ANN], alpha=shade
-        )
+        bars = axes.bar([0 + offset, 1 + offset], heights, 0.36, color=[_SNN, _ANN], alpha=shade)
         labels = [f"{split}\n{height:.2f} %" for height in heights]
         axes.bar_label(bars, labels, padding=3, fontsize=10)
     axes.set_xticks([0, 1], ["SNN", "ANN"])
@@ -145,9 +146,13 @@ def _energy(results: dict[str, Any]) -> Figure:
         "{:,.0f}",
     )
     for panel in panels[1:]:
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k"))
+        panel.yaxis.set_major_formatter(FuncFormatter(_thousands))
     _data_line(figure, results)
     return figure
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value / 1000:,.0f}k" if value else "0"
 
 
 def _bars(
@@ -162,7 +167,7 @@ def _bars(
 
 
 def _zoom(results: dict[str, Any]) -> tuple[float, float]:
-    """Accuracy bars from a round number below the lowest: from 0 the difference could not be seen."""
+    """From a round number below the lowest bar: from 0 no difference could be seen."""
     lowest = min(
         results[key][f"{split}_accuracy"] for key in ("snn", "ann") for split in ("test", "train")
     )
@@ -173,7 +178,8 @@ def _zoom(results: dict[str, Any]) -> tuple[float, float]:
 def _spikes(trace: Trace, image: Any, label: int) -> Figure:
     steps = len(trace.spikes1)
     figure = plt.figure(figsize=(12, 6), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=[0.8, 1.25, 1.1])
+    columns: Any = figure.subfigures(1, 3, width_ratios=[0.8, 1.25, 1.1])
+    left, middle, right = columns
 
     top, bottom = left.subplots(2, 1)
     top.imshow(image, cmap="gray_r", interpolation="nearest")
@@ -185,9 +191,13 @@ def _spikes(trace: Trace, image: Any, label: int) -> Figure:
     for digit, line in enumerate(trace.logits.T):
         leads = digit == answer
         bottom.plot(
-            range(1, steps + 1), line, color=_SNN if leads else "#BBBBBB", lw=2 if leads else 1,
-            zorder=3 if leads else 2, label=f"class {digit}" if leads else None,
-        )  # fmt: skip
+            range(1, steps + 1),
+            line,
+            color=_SNN if leads else "#BBBBBB",
+            lw=2 if leads else 1,
+            zorder=3 if leads else 2,
+            label=f"class {digit}" if leads else None,
+        )
     bottom.set(title="Logits so far", xlabel="time step")
     bottom.legend(loc="upper left")
 
@@ -198,10 +208,10 @@ def _spikes(trace: Trace, image: Any, label: int) -> Figure:
     axes.set_xlabel("time step")
 
     chosen = _some_neurons(trace)
-    rows = np.atleast_1d(right.subplots(len(chosen), 1, sharex=True, sharey=True))
+    rows = np.atleast_1d(right.subplots(len(chosen), 1, sharex=True))
     for axes, neuron in zip(rows, chosen, strict=True):
         _membrane(axes, trace, neuron)
-    rows[0].set_title("Membranes in layer 1")
+    rows[0].set_title("Four membranes of layer 1")
     rows[-1].set_xlabel("time step")
     for axes in (bottom, *rows):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -209,31 +219,34 @@ def _spikes(trace: Trace, image: Any, label: int) -> Figure:
 
 
 def _raster(axes: Axes, spikes: Any, layer: int) -> None:
-    order = np.argsort(-spikes.sum(0), kind="stable")
+    firing = int((spikes.sum(0) > 0).sum())
+    order = np.argsort(-spikes.sum(0), kind="stable")[: max(firing, 1)]
     when, which = np.nonzero(spikes[:, order])
-    axes.plot(when + 1, which + 1, "|", color=_SNN, ms=3.2, mew=1.3)
+    # A bar as high as its row; the axes are about 170 points high.
+    axes.plot(when + 1, which + 1, "|", color=_SNN, ms=min(max(140 / len(order), 1.2), 10), mew=1.6)
     axes.set(
-        title=f"Spikes of layer {layer}: {100 * spikes.mean():.1f} % firing",
-        ylabel="neuron, busiest first",
+        title=f"Layer {layer}: {firing} of {spikes.shape[1]} neurons fire, "
+        f"rate {100 * spikes.mean():.1f} %",
+        ylabel="firing neuron, busiest first",
         xlim=(0, len(spikes) + 1),
-        ylim=(spikes.shape[1] + 1, 0),
+        ylim=(len(order) + 1, 0),
     )
     axes.grid(visible=False)
 
 
 def _some_neurons(trace: Trace) -> list[int]:
-    """Four neurons from the busiest to a silent one, so that the traces differ."""
+    """Four neurons, from one that fires at most steps to a silent one near its threshold."""
     counts = trace.spikes1.sum(0)
-    order = counts.argsort(descending=True, stable=True)
-    firing = int((counts > 0).sum())
-    places = dict.fromkeys([0, firing // 3, 2 * firing // 3, firing])
-    return [int(order[min(place, len(order) - 1)]) for place in places]
+    steps = len(trace.spikes1)
+    wanted = [int((counts - share * steps).abs().argmin()) for share in (0.75, 0.4, 0.15)]
+    peak = trace.before1.max(0).values.masked_fill(counts > 0, -np.inf)
+    return list(dict.fromkeys([*wanted, int(peak.argmax())]))
 
 
 def _membrane(axes: Axes, trace: Trace, neuron: int) -> None:
     before, after = trace.before1[:, neuron].numpy(), trace.after1[:, neuron].numpy()
     time = np.arange(1, len(before) + 1)
-    # Each step rises to the value that is compared, then falls by the threshold if the neuron fired.
+    # Each step rises to the value that is compared, then falls by the threshold if that fired.
     axes.plot(np.repeat(time, 2), np.stack([before, after], 1).ravel(), color=_SNN, lw=1.4)
     axes.axhline(trace.threshold, color=_GREY, ls="--", lw=1)
     fired = trace.spikes1[:, neuron].numpy() > 0

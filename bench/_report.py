@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from _training import Network
+
 from lif_cuda import energy
 
 NOTES = {
@@ -15,8 +16,8 @@ NOTES = {
     "firing_rates": "spikes per neuron and time step on the test images, 0 to 1",
     "operations": "per image; see lif_cuda/energy.py",
     "energy": "per image, in units of one MAC, with AC = MAC/5",
-    "seconds": "training_seconds: the passes with weight updates; evaluation_seconds: train and test "
-    "accuracy; seconds_per_epoch: the median of training_seconds",
+    "seconds": "training_seconds: the passes with weight updates; evaluation_seconds: train and "
+    "test accuracy; seconds_per_epoch: the median of training_seconds",
 }
 
 
@@ -118,7 +119,7 @@ def table(results: dict[str, Any]) -> str:
     rows: list[tuple[str, list[str]]] = [("", [_title(net) for net in networks])]
 
     def add(label: str, pattern: str, *keys: str, ann: Sequence[str] = ()) -> None:
-        """A row of what each network has under ``keys``; the ANN under ``ann``, where that differs."""
+        """A row of what each network has under ``keys``, the ANN under ``ann`` if given."""
         values = [_at(net, keys if net["backend"] else ann or keys) for net in networks]
         rows.append((label, ["-" if value is None else pattern.format(value) for value in values]))
 
@@ -192,4 +193,3 @@ def _at(report: dict[str, Any], keys: Sequence[str]) -> Any:
             return None
         value = value[key]
     return value
-

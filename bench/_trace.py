@@ -13,9 +13,9 @@ from lif_cuda.models import SNNClassifier
 class Trace(NamedTuple):
     """One image over T steps, on the CPU. N neurons in each of the two layers, C classes.
 
-    ``spikes1``, ``spikes2``: [T, N] zeros and ones. ``before1``: [T, N], the first layer's membrane when it
-    is compared with the threshold. ``after1``: [T, N], the same after the reset. ``logits``: [T, C],
-    summed over the steps so far, so that the last row is what the network answers.
+    ``spikes1``, ``spikes2``: [T, N] zeros and ones. ``before1``: [T, N], the first layer's membrane
+    when it is compared with ``threshold``. ``after1``: [T, N], the same after the reset.
+    ``logits``: [T, C], summed over the steps so far: the last row is what the network answers.
     """
 
     spikes1: Tensor

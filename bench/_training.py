@@ -42,8 +42,8 @@ class History:
     """One entry for each whole epoch. Accuracies in percent, rates from 0 to 1, times in seconds.
 
     ``loss`` is the mean over the images of the epoch while the weights were moving; ``step_losses``
-    holds each batch's. Accuracies and firing rates (of the test images) are those of the weights at the
-    end of the epoch.
+    holds each batch's. Accuracies and firing rates (of the test images) are those of the weights at
+    the end of the epoch.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -88,8 +88,8 @@ def make_deterministic(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Filling each new tensor with NaN is for finding reads of uninitialised memory, and costs a pass.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # It fills each new tensor with NaN, to find reads of uninitialised memory: a pass for nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
@@ -107,8 +107,8 @@ def build(
 ) -> Network:
     """Build a network with its optimiser: an SNN of ``layer``, or the ANN if that is None.
 
-    The weights are drawn on the CPU right after seeding, so that they are the same for both layers and
-    on every device.
+    The weights are drawn on the CPU right after seeding, so that they are the same for both layers
+    and on every device.
     """
     torch.manual_seed(seed)
     if layer is None:
@@ -140,12 +140,14 @@ def run_epoch(
     title = f"{network.name} {epoch + 1}/{epochs}"
 
     started = _now(train.images.device)
-    losses, sizes = _train(network, train, batch_order(seed, epoch, len(train.labels)), batch_size, title)
+    order = batch_order(seed, epoch, len(train.labels))
+    losses, sizes = _train(network, train, order, batch_size, title)
     trained = _now(train.images.device)
     loss = float((losses.double() * sizes).sum() / sizes.sum())
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss of {network.name} is {loss} in epoch {epoch + 1}; training diverged: lower --lr"
+            f"the loss of {network.name} is {loss} in epoch {epoch + 1}: training diverged; "
+            "lower --lr"
         )
     train_accuracy, _ = evaluate(network, train, f"{title} train accuracy")
     test_accuracy, rates = evaluate(network, test, f"{title} test accuracy")
@@ -183,19 +185,21 @@ def _train(
 
 
 def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float]]:
-    """Accuracy in percent, and for an SNN the firing rate (0 to 1) of each LIF layer by its name."""
+    """Accuracy in percent, and the firing rate (0 to 1) of each LIF layer by its name."""
     network.model.eval()
     right = torch.zeros((), dtype=torch.int64, device=split.images.device)
     images = len(split.labels)
-    with torch.no_grad(), count_spikes(network.model) as spikes:
-        with _progress(title, images, "image") as bar:
-            for batch, labels in zip(
-                split.images.split(_EVALUATION_BATCH),
-                split.labels.split(_EVALUATION_BATCH),
-                strict=True,
-            ):
-                right += (network.classify(batch).argmax(1) == labels).sum()
-                bar.update(len(labels))
+    batches = zip(
+        split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True
+    )
+    with (
+        torch.no_grad(),
+        count_spikes(network.model) as spikes,
+        _progress(title, images, "image") as bar,
+    ):
+        for batch, labels in batches:
+            right += (network.classify(batch).argmax(1) == labels).sum()
+            bar.update(len(labels))
     rates = {
         layer: energy.firing_rate(float(total), images, network.steps or 1, neurons)
         for layer, (total, neurons) in spikes.items()
@@ -207,12 +211,12 @@ def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[st
 def count_spikes(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, int]]]:
     """While open, count the spikes of each LIF layer of ``model``.
 
-    A layer's output is its spikes, [T, B, N], or their count, [B, N]; the sum of either is the number
-    of spikes.
+    A layer's output is its spikes, [T, B, N], or their count, [B, N]; the sum of either is the
+    number of spikes.
 
     Yields:
-        For each layer that ran, by name: its spikes so far (float64, 0-dim, which counts exactly up to
-        2**53) and its neurons N.
+        For each layer that ran, by name: its spikes so far (float64, 0-dim, which counts exactly up
+        to 2**53) and its neurons N.
     """
     totals: dict[str, tuple[Tensor, int]] = {}
 

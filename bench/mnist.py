@@ -2,13 +2,13 @@
 
     python bench/mnist.py --data FOLDER --out runs/mnist
 
-Prints one table, and writes to --out: results.json, a checkpoint of each network after each epoch, and
-pictures. Killed at any moment, the same command with --resume goes on from the last whole epoch to the
-same result, bit for bit, that an undisturbed run gives.
+Prints one table, and writes to --out: results.json, a checkpoint of each network after each epoch,
+and pictures. Killed at any moment, the same command with --resume goes on from the last whole epoch
+to the same result, bit for bit, that an undisturbed run gives.
 
-Everything that is random comes from --seed: each network's weights are drawn right after seeding, and
-the order of the images from (seed, epoch). The networks of one run thus start from the same weights and
-see the same batches, whichever neurons they are made of.
+Everything that is random comes from --seed: each network's weights are drawn right after seeding,
+and the order of the images from (seed, epoch). The networks of one run thus start from the same
+weights and see the same batches, whichever neurons they are made of.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any, cast
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first use.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-import torch
-
 import _checkpoint
 import _machine
 import _report
+import torch
 from _files import write_json
 from _training import Network, Split, TrainingError, build, make_deterministic, run_epoch
+
 from lif_cuda import LIF, ReferenceLIF
 from lif_cuda._module import LIFModule
 from lif_cuda.data import DataError, ImageData, load
@@ -101,9 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     _draw(options.out, results, by_name["snn"], data, test)
 
 
-def _networks(
-    options: argparse.Namespace, input_size: int, device: torch.device
-) -> list[Network]:
+def _networks(options: argparse.Namespace, input_size: int, device: torch.device) -> list[Network]:
     """The networks of this run: the SNN on each backend asked for, and the ANN."""
     backends = ["fused", "reference"] if options.backend == "both" else [options.backend]
     kinds: list[tuple[str, str | None]] = [
@@ -140,7 +138,7 @@ def _settings(
         "data": f"{data.name}, sha256 {data.digest()}",
         "train_images": len(train.labels),
         "test_images": len(test.labels),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
 
 
@@ -176,7 +174,7 @@ def _train_all(
     train: Split,
     test: Split,
 ) -> None:
-    """Train epoch by epoch, the networks in turn, so that what slows the machine slows all of them."""
+    """Train the networks in turn, an epoch each, so that a busy machine slows all of them."""
     for epoch in range(options.epochs):
         for net in networks:
             if net.history.epochs > epoch:
@@ -214,9 +212,7 @@ def _draw(
 
     model = cast(SNNClassifier, network.model)
     trace = record(model, test.images[0], cast(int, network.steps))
-    paths = _pictures.draw_all(
-        out, results, trace, data.test_images[0], int(data.test_labels[0])
-    )
+    paths = _pictures.draw_all(out, results, trace, data.test_images[0], int(data.test_labels[0]))
     names = ", ".join(path.name for path in paths)
     print(f"results.json, checkpoints and pictures ({names}) are in {out}")
 
@@ -271,9 +267,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _number(
-    kind: Callable[[str], Any], low: float, high: float, what: str
-) -> Callable[[str], Any]:
+def _number(kind: Callable[[str], Any], low: float, high: float, what: str) -> Callable[[str], Any]:
     """An argparse type: a number from ``low`` to ``high``, described as ``what``."""
 
     def parse(text: str) -> Any:
@@ -326,8 +320,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         default=None,
-        help="folder with the MNIST files, or 'digits' for the 8x8 digits of scikit-learn; None: the "
-        "folder named by LIF_CUDA_DATA, else a download by torchvision, else the 8x8 digits",
+        help="folder with the MNIST files, or 'digits' for the 8x8 digits of scikit-learn; None: "
+        "the folder named by LIF_CUDA_DATA, else a download by torchvision, else the 8x8 digits",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/mnist"), help="folder for results")
     parser.add_argument(

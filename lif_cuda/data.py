@@ -1,7 +1,8 @@
 """MNIST as arrays: finding the four idx files, reading them, and saying plainly what was found.
 
-Files that are already there are read with NumPy and gzip alone; torchvision is needed only to download
-them. Where neither works, the 8x8 digits bundled with scikit-learn stand in, and the result says so.
+Files that are already there are read with NumPy and gzip alone; torchvision is needed only to
+download them. Where neither works, the 8x8 digits bundled with scikit-learn stand in, and the
+result says so.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ DIGITS = "digits"
 
 MNIST_COUNTS = (60_000, 10_000)
 MNIST_IMAGE = (28, 28)
-# sha256 over the pixels and labels in the order of `ImageData.digest`. Fashion-MNIST and others come
-# in files of the same names and sizes; only the content tells them apart.
+# sha256 over the pixels and labels in the order of `ImageData.digest`. Fashion-MNIST and others
+# come in files of the same names and sizes; only the content tells them apart.
 MNIST_DIGEST = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 
 # In the order train images, train labels, test images, test labels.
@@ -84,7 +85,7 @@ class ImageData:
         return math.prod(self.image_shape)
 
     def digest(self) -> str:
-        """The sha256, in hex, of all pixels and labels: two runs saw the same data if it is the same."""
+        """The sha256, in hex, of all pixels and labels: the same for the same data."""
         return _digest(self.train_images, self.train_labels, self.test_images, self.test_labels)
 
     def tensors(
@@ -101,7 +102,7 @@ class ImageData:
             Normalised images, float32 [N, rows * columns], and labels, int64 [N].
 
         Raises:
-            ValueError: ``split`` is neither, or ``limit`` is not between 1 and the number of images.
+            ValueError: ``split`` is neither, or ``limit`` is not from 1 to the number of images.
         """
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -121,19 +122,20 @@ class ImageData:
 def load(data: str | os.PathLike[str] | None = None) -> ImageData:
     """Find MNIST and read it.
 
-    Looks, in this order, at: ``data``; the environment variable ``LIF_CUDA_DATA``; the files a former
-    call downloaded; a download by torchvision; the 8x8 digits of scikit-learn.
+    Looks, in this order, at: ``data``; the environment variable ``LIF_CUDA_DATA``; the files a
+    former call downloaded; a download by torchvision; the 8x8 digits of scikit-learn.
 
     Args:
-        data: a folder that holds the four idx files, gzipped or not, directly or under ``mnist/`` or
-            ``MNIST/raw/``; or ``"digits"`` for the 8x8 digits (a folder of that name is ``./digits``).
+        data: a folder that holds the four idx files, gzipped or not, directly or under ``mnist/``
+            or ``MNIST/raw/``; or ``"digits"`` for the 8x8 digits (a folder of that name is
+            ``./digits``).
 
     Returns:
         The images; ``warning`` is set unless they are MNIST itself.
 
     Raises:
-        DataError: a folder was named and does not hold the files, a file is damaged or is not what its
-            name says, or no data can be had at all.
+        DataError: a folder was named and does not hold the files, a file is damaged or is not what
+            its name says, or no data can be had at all.
     """
     if data is not None and str(data) == DIGITS:
         return _digits("they were asked for by name")
@@ -192,7 +194,7 @@ def read_folder(
         mean=0.1307,
         std=0.3081,
         name="MNIST" if warning is None else "idx files that are not MNIST",
-        source=f"idx files in the folder named by {named_by}",
+        source=f"idx files, folder from {named_by}",
         warning=warning,
     )
 
@@ -254,7 +256,7 @@ def cache_folder() -> Path:
 def _digest(*arrays: Bytes) -> str:
     total = hashlib.sha256()
     for array in arrays:
-        total.update(np.ascontiguousarray(array))
+        total.update(array.tobytes())
     return total.hexdigest()
 
 
@@ -275,18 +277,18 @@ def _find(root: Path) -> tuple[Path, ...] | None:
 def _missing(root: Path, named_by: str) -> str:
     """Why ``_find`` found nothing, with what is there and what to do."""
     if not root.exists():
-        return f"{named_by} names {root}, which does not exist; name a folder with the MNIST files"
+        return f"{named_by}: {root} does not exist; name a folder that holds the MNIST files"
     if not root.is_dir():
-        return f"{named_by} names {root}, which is not a folder; name the folder that holds it"
-    lacking = [f"{root} lacks {', '.join(_FILES)}"]
+        return f"{named_by}: {root} is not a folder; name the folder that holds the MNIST files"
+    lacking = f"it has none of {', '.join(_FILES)}"
     for sub in _SUBFOLDERS:
         absent = [name for name in _FILES if _file(root / sub, name) is None]
         if len(absent) < len(_FILES):
-            lacking = [f"{root / sub} lacks {', '.join(absent)}"]
+            lacking = f"{root / sub} lacks {', '.join(absent)}"
             break
     return (
-        f"{named_by} names {root}, which must hold the four MNIST files (each also as .gz) directly "
-        f"or under mnist/ or MNIST/raw/: {lacking[0]}; put them there, name another folder, or name "
+        f"{named_by}: {root} must hold the four MNIST files (each also as .gz) directly "
+        f"or under mnist/ or MNIST/raw/: {lacking}; put them there, name another folder, or name "
         "none to have torchvision download them"
     )
 
@@ -307,7 +309,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 def _damaged(path: Path, expected: str, found: str, *, mislabelled: bool = False) -> DataError:
     remedy = (
-        "the file has the wrong name, or is another data set's: put the right one in its place"
+        "the file has the wrong name or is of another data set: put the right one in its place"
         if mislabelled
         else "delete it and fetch it again"
     )
@@ -319,7 +321,7 @@ _DOWNLOAD_ERRORS = (ImportError, RuntimeError, AttributeError, OSError)
 
 
 def _download(folder: Path) -> None:
-    from torchvision.datasets import MNIST  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from torchvision.datasets import MNIST
 
     MNIST(str(folder), download=True)
 
@@ -351,7 +353,7 @@ def _digits(reason: str) -> ImageData:
         name=DIGITS,
         source="the 8x8 digits bundled with scikit-learn",
         warning=(
-            f"this is NOT MNIST but the 1,797 8x8 digits bundled with scikit-learn, because {reason}: "
-            "results are not comparable with results on MNIST"
+            f"this is NOT MNIST but the 1,797 8x8 digits bundled with scikit-learn, because "
+            f"{reason}: results are not comparable with results on MNIST"
         ),
     )

@@ -1,10 +1,10 @@
 """Operation counts and energy of a spiking MLP against the same MLP with ReLU, by pure arithmetic.
 
 Units. All counts are per inference (one image, all T steps). A MAC is a multiply-accumulate, what a
-real-valued input costs on each synapse. A SOP is a synaptic operation: a spike needs no product, so it
-costs one accumulate (AC) on each synapse it reaches. Energy is in units of one MAC; the published
-comparison takes AC = MAC/5 (Horowitz, "Computing's energy problem", ISSCC 2014: in 45 nm, fp32, 0.9 pJ
-against 4.6 pJ).
+real-valued input costs on each synapse. A SOP is a synaptic operation: a spike needs no product, so
+it costs one accumulate (AC) on each synapse it reaches. Energy is in units of one MAC; the
+published comparison takes AC = MAC/5 (Horowitz, "Computing's energy problem", ISSCC 2014: in 45 nm,
+fp32, 0.9 pJ against 4.6 pJ).
 
 Two figures are computed, and they must not be mixed up.
 
@@ -14,21 +14,22 @@ every step, those of the first layer included::
     SOPs = MACs * T * rate          268,800 * 25 * 9.669 % = 649,765
     energy = SOPs * AC / MAC        649,765 / 5            = 129,953, 51.7 % below 268,800
 
-The first layer's inputs are pixels, not spikes: counting them as accumulates at the hidden firing rate
-is not what any device would do. The figure is here to compare with what was published.
+The first layer's inputs are pixels, not spikes: counting them as accumulates at the hidden firing
+rate is not what any device would do. The figure is here to compare with what was published.
 
 **The honest count.** Each layer by what drives it::
 
     layer 1: pixels              inputs * hidden MACs, once: the input is the same at each step, so
                                  its current is computed once and held (a device that cannot hold it
-                                 pays this T times, and loses to the ReLU network whatever it spikes)
+                                 pays this T times, and loses to the ReLU network)
     layer k: spikes of layer k-1 (spikes per image, measured) * fan-out SOPs
     neurons: leak                T * neurons MACs, reported apart: beta * v + x for each, each step
 
-The last layer is counted as a spike-driven device runs it, one SOP for each of its 10 synapses and each
-spike of the second LIF layer. This library instead multiplies the spike counts by the weights once,
-which is the dense ``hidden * classes`` MACs; that difference is under 1 % of the total. Biases, as in the
-published count, are left out on both sides, and the ReLU network is not given credit for its own zeros.
+The last layer is counted as a spike-driven device runs it, one SOP for each of its 10 synapses and
+each spike of the second LIF layer. This library instead multiplies the spike counts by the weights
+once, which is the dense ``hidden * classes`` MACs; that difference is under 1 % of the total.
+Biases, as in the published count, are left out on both sides, and the ReLU network is not given
+credit for its own zeros.
 """
 
 from __future__ import annotations
