@@ -1,6 +1,7 @@
 """The extensions. Everything that is not one stands in pyproject.toml.
 
-Three libraries, because the operators must load without Python (AOTInductor does so), and without CUDA:
+Three libraries, because the operators must load without Python (AOTInductor does so) and without
+CUDA:
 
     lif_cuda/_kernels.so         operators and CPU kernels; no Python symbols
     lif_cuda/_kernels_cuda.so    the CUDA kernels of the same operators; where CUDA is built
@@ -25,8 +26,9 @@ sys.path.insert(0, str(ROOT / "build_backend"))
 
 import lif_build  # noqa: E402  (found through the line above)
 
-# Multiplications and additions are rounded apart, as in the reference: no contraction to FMA. Without
-# -fno-trapping-math the comparisons do not vectorise. -g0: torch's headers make 50 MB of debug symbols.
+# Multiplications and additions are rounded apart, as in the reference: no contraction to FMA.
+# Without -fno-trapping-math the comparisons do not vectorise. -g0 undoes the -g of Python's own
+# flags, with which torch's headers are slow to compile and the libraries large.
 CXX_FLAGS = [
     "-O3",
     "-g0",
@@ -124,7 +126,7 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
 
     class BuildLibraries(BuildExtension):
         def get_ext_filename(self, ext_name: str) -> str:
-            """Operator libraries are no Python modules, so they carry no Python ABI in their name."""
+            """Operator libraries are no Python modules: no Python ABI in their names."""
             if ext_name.rpartition(".")[2].startswith("_kernels"):
                 return os.path.join(*ext_name.split(".")) + ".so"
             return str(super().get_ext_filename(ext_name))

@@ -1,10 +1,10 @@
 """PEP 517 and PEP 660 build backend: setuptools, built against the torch already installed.
 
 pip builds in an isolated environment without the packages around it. A torch named as a build
-requirement would be downloaded there (several GB), and the extension would be built against that one
-and not against the one it will run beside. But ``sysconfig`` still names the outer environment's
-site-packages, so this module finds the torch there and appends that folder to ``sys.path``: last, so
-that the isolated build requirements win over what else lies in it.
+requirement would be downloaded there (several GB), and the extension would be built against that
+one and not against the one it will run beside. But ``sysconfig`` still names the outer
+environment's site-packages, so this module finds the torch there and appends that folder to
+``sys.path``: last, so that the isolated build requirements win over what else lies in it.
 """
 
 from __future__ import annotations

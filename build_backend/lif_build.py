@@ -1,6 +1,6 @@
 """What to build: the decisions of setup.py, apart from it so that they can be tested.
 
-Nothing here asks for a GPU: what counts is the CUDA that torch was built with and the compiler at hand.
+Nothing here asks for a GPU: what counts is the CUDA that torch was built with, and the compiler.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "LIF_CUDA_BUILD"
 CHOICES = ("auto", "cpu", "cuda")
 
-# Ampere and Hopper, and PTX from which newer devices compile when the library is first loaded there.
+# Ampere and Hopper, and PTX, from which newer devices compile when the library is first loaded.
 DEFAULT_ARCHS = ("8.0", "9.0+PTX")
 
 BUILD_COMMANDS = frozenset(
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def kind(self) -> str:
-        """"cuda" (both halves) or "cpu"."""
+        """ "cuda" (both halves) or "cpu"."""
         return "cpu" if self.nvcc is None else "cuda"
 
 
@@ -69,7 +69,7 @@ def facts_module() -> ModuleType:
 
 
 def find_nvcc(environ: Mapping[str, str]) -> Path | None:
-    """The CUDA compiler that CUDA_HOME or CUDA_PATH names; else that on PATH; else the usual one."""
+    """The CUDA compiler that CUDA_HOME or CUDA_PATH names; else on PATH; else the usual one."""
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if environ.get(name):
             named = Path(environ[name], "bin", "nvcc")
@@ -94,8 +94,8 @@ def describe_nvcc(nvcc: Path) -> Nvcc:
     version = re.search(r"release (\d+\.\d+)", _output([nvcc, "--version"]))
     if version is None:
         raise BuildError(
-            f"{nvcc} --version did not name a CUDA release; set CUDA_HOME to the folder of a working "
-            f"CUDA toolkit, or {SWITCH}=cpu to build without CUDA"
+            f"{nvcc} --version did not name a CUDA release; set CUDA_HOME to the folder of a "
+            f"working CUDA toolkit, or {SWITCH}=cpu to build without CUDA"
         )
     top = re.search(r"^#\$ TOP=(.+)$", _output([nvcc, "--dryrun", "x.cu"]), re.MULTILINE)
     home = Path(top.group(1)) if top else nvcc.parent.parent
@@ -107,7 +107,10 @@ def _major(version: str) -> str:
 
 
 def decide(
-    choice: str, torch_version: str, torch_cuda: str | None, look_for_nvcc: Callable[[], Nvcc | None]
+    choice: str,
+    torch_version: str,
+    torch_cuda: str | None,
+    look_for_nvcc: Callable[[], Nvcc | None],
 ) -> Plan:
     """Choose between a CPU-only build and one with both halves.
 
@@ -133,8 +136,8 @@ def decide(
         nvcc = look_for_nvcc()
         cause = "no CUDA compiler (nvcc) was found"
         remedy = (
-            f"install a CUDA {torch_cuda} toolkit with nvcc, and set CUDA_HOME to its folder or put "
-            "nvcc on PATH"
+            f"install a CUDA {torch_cuda} toolkit with nvcc, and set CUDA_HOME to its folder or "
+            "put nvcc on PATH"
         )
         if nvcc is not None:
             cause = (

@@ -1,7 +1,7 @@
 """What was built, and what to say where the CUDA half is missing.
 
-The build loads this file on its own, before there is a package, so it imports nothing of the package
-and torch only where it is used.
+The build loads this file on its own, before there is a package, so it imports nothing of the
+package, and torch only where it is used.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def facts() -> Facts:
 def cuda_missing_message(torch_version: str, torch_cuda: str, because: str) -> str:
     """The one sentence about a CPU-only build beside a torch with CUDA, and its remedy."""
     return (
-        f"lif_cuda was built for the CPU only, but torch {torch_version} has CUDA {torch_cuda}: its "
-        f"layers will not run on CUDA tensors. Why: {because}. Remedy: install a CUDA {torch_cuda} "
-        "toolkit with nvcc (CUDA_HOME set to its folder, or nvcc on PATH), then run "
+        f"lif_cuda was built for the CPU only, but torch {torch_version} has CUDA {torch_cuda}: "
+        f"its layers will not run on CUDA tensors. Why: {because}. Remedy: install a CUDA "
+        f"{torch_cuda} toolkit with nvcc (CUDA_HOME set to its folder, or nvcc on PATH), then run "
         "`LIF_CUDA_BUILD=cuda pip install --force-reinstall --no-deps .` in the source folder."
     )
 
@@ -98,7 +98,7 @@ def cuda_missing_message(torch_version: str, torch_cuda: str, because: str) -> s
 def cuda_missing_reason() -> str | None:
     """Why CUDA tensors cannot be computed on, with the remedy, where torch itself could hold them.
 
-    None where the CUDA half was built, or where torch has no CUDA (so that there is nothing to miss).
+    None where the CUDA half was built, or where torch has no CUDA, so that nothing is missed.
     """
     import torch
 
