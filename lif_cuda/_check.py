@@ -84,9 +84,7 @@ def check_input(x: object, steps: int | None) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {_kind(x)}")
     if x.dtype not in DTYPES:
-        raise TypeError(
-            f"x must have dtype float32 or float64, got {x.dtype}; convert it with x.float()"
-        )
+        raise TypeError(f"x must have dtype float32 or float64, got {x.dtype}; convert it with x.float()")
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense (strided) tensor, got {x.layout}; call x.to_dense()")
     if steps is None:
@@ -106,8 +104,7 @@ def check_companion(name: str, value: object, x: Tensor) -> Tensor:
         raise TypeError(f"{name} must be a torch.Tensor, got {_kind(value)}")
     if value.dtype != x.dtype:
         raise TypeError(
-            f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}; "
-            f"convert it with .to({x.dtype})"
+            f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}; convert it with .to({x.dtype})"
         )
     if value.device != x.device:
         raise ValueError(

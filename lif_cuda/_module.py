@@ -22,12 +22,10 @@ DEFAULT_SURROGATE = FastSigmoid(k=10.0)
 def _shape(num_neurons: int | Sequence[int] | None) -> tuple[int, ...]:
     if num_neurons is None:
         return ()
-    sizes = (num_neurons,) if isinstance(num_neurons, int) else tuple(num_neurons)
+    sizes = tuple(num_neurons) if isinstance(num_neurons, Sequence) else (num_neurons,)
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(
-                f"num_neurons must be an int, a shape of ints or None, got {num_neurons!r}"
-            )
+            raise TypeError(f"num_neurons must be an int, a shape of ints or None, got {num_neurons!r}")
         if size < 1:
             raise ValueError(f"num_neurons must be at least 1, got {num_neurons!r}")
     return sizes
@@ -65,6 +63,9 @@ class LIFModule(nn.Module):
     """
 
     _lif: ClassVar[Callable[..., Any]]
+    beta_logit: Tensor
+    beta_values: Tensor
+    threshold_values: Tensor
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class LIFModule(nn.Module):
     @property
     def threshold(self) -> float | Tensor:
         """The threshold in use: a number or a tensor."""
-        return self.threshold_values if self._threshold is None else self._threshold
+        return self._threshold if self._threshold is not None else self.threshold_values
 
     def forward(
         self, x: Tensor, membrane: Tensor | None = None, steps: int | None = None
@@ -183,7 +184,7 @@ class LIFModule(nn.Module):
         Raises:
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
-        return self._lif(
+        result: Tensor | tuple[Tensor, Tensor] = self._lif(
             x,
             self.beta,
             self.threshold,
@@ -195,6 +196,7 @@ class LIFModule(nn.Module):
             surrogate=self.surrogate,
             return_state=self.return_state,
         )
+        return result
 
     def step(self, current: Tensor, membrane: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run one time step, for loops that own the time axis.

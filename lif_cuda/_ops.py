@@ -110,9 +110,10 @@ def lif_forward(
     checkpoint_every: int,
 ) -> list[Tensor]:
     """All T steps forward; the tensors that ``outputs`` names, in the order of :class:`Output`."""
-    return _forward(
+    results: list[Tensor] = _forward(
         x, membrane, beta, beta_value, threshold, threshold_value, steps, outputs, checkpoint_every
     )
+    return results
 
 
 def lif_backward(
@@ -135,7 +136,7 @@ def lif_backward(
     wanted: int,
 ) -> list[Tensor]:
     """All T steps backward; the gradients that ``wanted`` names, in the order of :class:`Wanted`."""
-    return _backward(
+    gradients: list[Tensor] = _backward(
         x,
         membrane,
         beta,
@@ -154,3 +155,4 @@ def lif_backward(
         detach_reset,
         wanted,
     )
+    return gradients

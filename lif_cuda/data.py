@@ -111,8 +111,7 @@ class ImageData:
         labels = self.train_labels if training else self.test_labels
         if limit is not None and not 1 <= limit <= len(images):
             raise ValueError(
-                f"limit must be from 1 to {len(images)}, the {split} images of {self.name}, "
-                f"got {limit}"
+                f"limit must be from 1 to {len(images)}, the {split} images of {self.name}, got {limit}"
             )
         pixels = torch.from_numpy(images[:limit].reshape(-1, self.input_size)).to(device)
         scaled = pixels.float().div_(self.white).sub_(self.mean).div_(self.std)
@@ -328,7 +327,7 @@ def _download(folder: Path) -> None:
 
 def _digits(reason: str) -> ImageData:
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped,unused-ignore]
+        from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(
             f"no data: {reason}, and scikit-learn with its 8x8 digits is not installed; name a "

@@ -97,9 +97,7 @@ def dense_macs(sizes: Sequence[int]) -> int:
         ValueError: fewer than two layers, or a size below 1.
     """
     if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(
-            f"sizes must be at least two layer sizes, each at least 1, got {tuple(sizes)}"
-        )
+        raise ValueError(f"sizes must be at least two layer sizes, each at least 1, got {tuple(sizes)}")
     return sum(before * after for before, after in zip(sizes[:-1], sizes[1:], strict=True))
 
 
@@ -118,9 +116,7 @@ def firing_rate(spikes: float, images: int, steps: int, neurons: int) -> float:
             raise ValueError(f"{name} must be at least 1, got {value}")
     possible = images * steps * neurons
     if not 0 <= spikes <= possible:
-        raise ValueError(
-            f"spikes must be from 0 to images * steps * neurons = {possible}, got {spikes}"
-        )
+        raise ValueError(f"spikes must be from 0 to images * steps * neurons = {possible}, got {spikes}")
     return spikes / possible
 
 
@@ -198,8 +194,7 @@ def _check(sizes: Sequence[int], steps: int, rates: Sequence[float]) -> None:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if len(sizes) < 3 or len(rates) != len(sizes) - 2:
         raise ValueError(
-            "rates must have one firing rate for each hidden layer of sizes "
-            f"{tuple(sizes)}, got {len(rates)}"
+            f"rates must have one firing rate for each hidden layer of sizes {tuple(sizes)}, got {len(rates)}"
         )
     for rate in rates:
         if not 0.0 <= rate <= 1.0:

@@ -19,7 +19,7 @@ class _Call(NamedTuple):
     beta_value: float
     threshold_value: float
     steps: int  # -1: x has a time axis
-    count: bool
+    counted: bool
     return_state: bool
     detach_reset: bool
     surrogate: Surrogate
@@ -60,7 +60,7 @@ class _FusedLIF(torch.autograd.Function):
             return (None,) * 5
         with torch.no_grad():
             if grad_out is not None:
-                grad_out = _as_rows(grad_out, 0 if call.count else 1)
+                grad_out = _as_rows(grad_out, 0 if call.counted else 1)
             if grad_membrane is not None:
                 grad_membrane = grad_membrane.contiguous()
             computed = _ops.lif_backward(
@@ -73,8 +73,8 @@ class _FusedLIF(torch.autograd.Function):
                 call.steps,
                 checkpoints,
                 call.checkpoint_every,
-                None if call.count else grad_out,
-                grad_out if call.count else None,
+                None if call.counted else grad_out,
+                grad_out if call.counted else None,
                 grad_membrane,
                 call.surrogate.code,
                 call.surrogate.slope,
@@ -112,7 +112,7 @@ class _NoDoubleBackward(torch.autograd.Function):
 def _run(
     x: Tensor, membrane: Tensor | None, beta: Tensor | None, threshold: Tensor | None, call: _Call
 ) -> list[Tensor]:
-    outputs = _ops.Output.COUNT if call.count else _ops.Output.SPIKES
+    outputs = _ops.Output.COUNT if call.counted else _ops.Output.SPIKES
     if call.return_state:
         outputs |= _ops.Output.MEMBRANE
     if call.checkpoint_every:
@@ -139,7 +139,8 @@ def _as_rows(grad: Tensor, features_from: int) -> Tensor:
     if grad.is_contiguous():
         return grad
     strides = grad.stride()[features_from:]
-    if all(stride == 0 or size == 1 for stride, size in zip(strides, grad.shape[features_from:])):
+    sizes = grad.shape[features_from:]
+    if all(stride == 0 or size == 1 for stride, size in zip(strides, sizes, strict=True)):
         return grad
     if features_from and grad.select(0, 0).is_contiguous():
         return grad
@@ -212,13 +213,13 @@ def lif(
     options = _check.CallOptions(steps, output, reset, detach_reset, surrogate, return_state)
     x, features = _check.check_call(x, beta, threshold, membrane, options)
     _ops.check_device(x)
-    beta, beta_value = _split_parameter(beta, features)
-    threshold, threshold_value = _split_parameter(threshold, features)
+    betas, beta_value = _split_parameter(beta, features)
+    thresholds, threshold_value = _split_parameter(threshold, features)
     x = x.contiguous()
     if membrane is not None:
         membrane = membrane.contiguous()
     differentiate = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, membrane, beta, threshold)
+        tensor is not None and tensor.requires_grad for tensor in (x, membrane, betas, thresholds)
     )
     every = 0
     if differentiate:
@@ -234,6 +235,6 @@ def lif(
         every,
     )
     if differentiate:
-        return _FusedLIF.apply(x, membrane, beta, threshold, call)
-    results = _run(x, membrane, beta, threshold, call)
+        return _FusedLIF.apply(x, membrane, betas, thresholds, call)
+    results = _run(x, membrane, betas, thresholds, call)
     return tuple(results) if return_state else results[0]

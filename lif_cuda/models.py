@@ -96,9 +96,7 @@ class ANNClassifier(nn.Module):
         input_size, hidden_size, output_size: as for :class:`SNNClassifier`.
     """
 
-    def __init__(
-        self, input_size: int = 784, hidden_size: int = 256, output_size: int = 10
-    ) -> None:
+    def __init__(self, input_size: int = 784, hidden_size: int = 256, output_size: int = 10) -> None:
         super().__init__()
         self.fc1 = nn.Linear(input_size, hidden_size)
         self.fc2 = nn.Linear(hidden_size, hidden_size)
@@ -107,4 +105,5 @@ class ANNClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Classify images [batch, ...]; returns logits [batch, output_size]."""
         hidden = torch.relu(self.fc1(x.flatten(1)))
-        return self.fc3(torch.relu(self.fc2(hidden)))
+        logits: Tensor = self.fc3(torch.relu(self.fc2(hidden)))
+        return logits

@@ -51,9 +51,7 @@ def lif(
     return_state: bool = True,
 ) -> Any:
     """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors."""
-    options = _check.CallOptions(
-        steps, output, reset, detach_reset, surrogate, return_state
-    )
+    options = _check.CallOptions(steps, output, reset, detach_reset, surrogate, return_state)
     x, features = _check.check_call(x, beta, threshold, membrane, options)
 
     beta = torch.as_tensor(beta, dtype=x.dtype, device=x.device)
@@ -71,10 +69,8 @@ def lif(
         else:
             spikes.append(s)
 
-    if output == "count":
-        out = count
-    else:
-        out = torch.stack(spikes) if spikes else x.new_zeros((0, *features))
+    series = torch.stack(spikes) if spikes else x.new_zeros((0, *features))
+    out = count if output == "count" else series
     return (out, v) if return_state else out
 
 

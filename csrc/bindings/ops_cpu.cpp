@@ -29,8 +29,7 @@ void launch_forward(const Forward<S>& args) {
   const int64_t threads = useful_threads(args.extent);
   const cpu::Tiling tiling = cpu::tile(args.extent, cpu::kForwardNeurons, threads);
   const auto kernels = cpu::active_kernels<S>();
-  run_tasks(tiling, threads,
-            [&](int64_t begin, int64_t end) { kernels.forward(args, tiling, begin, end); });
+  run_tasks(tiling, threads, [&](int64_t begin, int64_t end) { kernels.forward(args, tiling, begin, end); });
 }
 
 template <typename S>
@@ -38,8 +37,7 @@ void launch_backward(const Backward<S>& args) {
   const int64_t threads = useful_threads(args.extent);
   const cpu::Tiling tiling = cpu::tile(args.extent, cpu::kBackwardNeurons, threads);
   const auto kernels = cpu::active_kernels<S>();
-  run_tasks(tiling, threads,
-            [&](int64_t begin, int64_t end) { kernels.backward(args, tiling, begin, end); });
+  run_tasks(tiling, threads, [&](int64_t begin, int64_t end) { kernels.backward(args, tiling, begin, end); });
 }
 
 // The sum is the same for any number of threads.
@@ -55,10 +53,9 @@ Tensor reduce(const Tensor& partial, const Tensor& parameter) {
   return sum;
 }
 
-std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane,
-                                const OptionalTensor& beta, double beta_value,
-                                const OptionalTensor& threshold, double threshold_value, int64_t steps,
-                                int64_t outputs, int64_t checkpoint_every) {
+std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
+                                double beta_value, const OptionalTensor& threshold, double threshold_value,
+                                int64_t steps, int64_t outputs, int64_t checkpoint_every) {
   const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
   if (x.scalar_type() == ScalarType::Double) {
     return forward<double>(problem, outputs, checkpoint_every, &launch_forward<double>);
@@ -66,16 +63,16 @@ std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane,
   return forward<float>(problem, outputs, checkpoint_every, &launch_forward<float>);
 }
 
-std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane,
-                                 const OptionalTensor& beta, double beta_value,
-                                 const OptionalTensor& threshold, double threshold_value, int64_t steps,
-                                 const OptionalTensor& checkpoints, int64_t checkpoint_every,
+std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
+                                 double beta_value, const OptionalTensor& threshold, double threshold_value,
+                                 int64_t steps, const OptionalTensor& checkpoints, int64_t checkpoint_every,
                                  const OptionalTensor& grad_spikes, const OptionalTensor& grad_count,
                                  const OptionalTensor& grad_membrane, int64_t surrogate, double slope,
                                  double scale, bool detach_reset, int64_t wanted) {
   const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count, grad_membrane,
-                            surrogate,     slope,            scale,       detach_reset};
+  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count,
+                            grad_membrane, surrogate,        slope,       scale,
+                            detach_reset};
   if (x.scalar_type() == ScalarType::Double) {
     return backward<double>(problem, gradients, wanted, &launch_backward<double>, &reduce<double>);
   }

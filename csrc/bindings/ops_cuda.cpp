@@ -55,26 +55,24 @@ std::vector<Tensor> backward_as(const Neurons& problem, const Gradients& gradien
   return backward<S>(problem, gradients, wanted, launch, &reduce);
 }
 
-std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane,
-                                const OptionalTensor& beta, double beta_value,
-                                const OptionalTensor& threshold, double threshold_value, int64_t steps,
-                                int64_t outputs, int64_t checkpoint_every) {
+std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
+                                double beta_value, const OptionalTensor& threshold, double threshold_value,
+                                int64_t steps, int64_t outputs, int64_t checkpoint_every) {
   const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  return x.scalar_type() == ScalarType::Double
-             ? forward_as<double>(problem, outputs, checkpoint_every)
-             : forward_as<float>(problem, outputs, checkpoint_every);
+  return x.scalar_type() == ScalarType::Double ? forward_as<double>(problem, outputs, checkpoint_every)
+                                               : forward_as<float>(problem, outputs, checkpoint_every);
 }
 
-std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane,
-                                 const OptionalTensor& beta, double beta_value,
-                                 const OptionalTensor& threshold, double threshold_value, int64_t steps,
-                                 const OptionalTensor& checkpoints, int64_t checkpoint_every,
+std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
+                                 double beta_value, const OptionalTensor& threshold, double threshold_value,
+                                 int64_t steps, const OptionalTensor& checkpoints, int64_t checkpoint_every,
                                  const OptionalTensor& grad_spikes, const OptionalTensor& grad_count,
                                  const OptionalTensor& grad_membrane, int64_t surrogate, double slope,
                                  double scale, bool detach_reset, int64_t wanted) {
   const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count, grad_membrane,
-                            surrogate,     slope,            scale,       detach_reset};
+  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count,
+                            grad_membrane, surrogate,        slope,       scale,
+                            detach_reset};
   return x.scalar_type() == ScalarType::Double ? backward_as<double>(problem, gradients, wanted)
                                                : backward_as<float>(problem, gradients, wanted);
 }

@@ -90,15 +90,13 @@ inline void check_like_x(const Tensor& x, const OptionalTensor& tensor, const ch
   STD_TORCH_CHECK(tensor->is_cuda() == x.is_cuda() && tensor->get_device_index() == x.get_device_index(),
                   name, " must be on the device of x");
   STD_TORCH_CHECK(tensor->is_contiguous(), name, " must be contiguous");
-  STD_TORCH_CHECK(tensor->numel() == numel, name, " must have ", numel, " elements, got ",
-                  tensor->numel());
+  STD_TORCH_CHECK(tensor->numel() == numel, name, " must have ", numel, " elements, got ", tensor->numel());
 }
 
 inline void check(const Neurons& problem) {
   const Tensor& x = problem.x;
-  STD_TORCH_CHECK(
-      x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
-      "x must have dtype float32 or float64");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
+                  "x must have dtype float32 or float64");
   STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
   STD_TORCH_CHECK(problem.given_steps >= -1, "steps must be -1 or more, got ", problem.given_steps);
   STD_TORCH_CHECK(problem.constant_input() || x.dim() > 0, "x must have a time axis, or steps be given");
@@ -113,9 +111,9 @@ inline void check(const Neurons& problem) {
     }
   }
   if (aoti_torch_grad_mode_is_enabled()) {
-    for (const Tensor* tensor : {&x, problem.membrane ? &*problem.membrane : nullptr,
-                                 problem.beta ? &*problem.beta : nullptr,
-                                 problem.threshold ? &*problem.threshold : nullptr}) {
+    for (const Tensor* tensor :
+         {&x, problem.membrane ? &*problem.membrane : nullptr, problem.beta ? &*problem.beta : nullptr,
+          problem.threshold ? &*problem.threshold : nullptr}) {
       STD_TORCH_CHECK(tensor == nullptr || !requires_grad(*tensor),
                       "an argument requires grad, and this operator has no derivative of its own; call "
                       "lif_cuda.functional.lif, or run under torch.no_grad()");
@@ -255,8 +253,8 @@ std::vector<Tensor> backward(const Neurons& problem, const Gradients& gradients,
   args.membrane = read<S>(problem.membrane);
   args.beta = parameter_of<S>(problem.beta, problem.beta_value);
   args.threshold = parameter_of<S>(problem.threshold, problem.threshold_value);
-  STD_TORCH_CHECK(gradients.surrogate == static_cast<int64_t>(lif::Shape::fast_sigmoid),
-                  "unknown surrogate ", gradients.surrogate);
+  STD_TORCH_CHECK(gradients.surrogate == static_cast<int64_t>(lif::Shape::fast_sigmoid), "unknown surrogate ",
+                  gradients.surrogate);
   args.options = {static_cast<lif::Shape>(gradients.surrogate), static_cast<S>(gradients.slope),
                   static_cast<S>(gradients.scale), gradients.detach_reset};
 
@@ -306,8 +304,7 @@ std::vector<Tensor> backward(const Neurons& problem, const Gradients& gradients,
   auto partial = reduced.begin();
   const auto finish = [&](bool asked, const OptionalTensor& parameter, size_t position) {
     if (asked && parameter->numel() != n) {
-      result.insert(result.begin() + static_cast<std::ptrdiff_t>(position),
-                    reduce(*partial++, *parameter));
+      result.insert(result.begin() + static_cast<std::ptrdiff_t>(position), reduce(*partial++, *parameter));
     }
   };
   const size_t before = ((wanted & kGradX) != 0) + ((wanted & kGradMembrane) != 0);

@@ -12,6 +12,9 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
+// How many time steps ahead a row is asked for.
+constexpr int64_t kRowsAhead = 2;
+
 // A block of neurons that one task owns: [first, first + size) of row `outer`.
 struct Block {
   int64_t outer;
@@ -30,6 +33,16 @@ Block block_of(const Extent& extent, const Tiling& tiling, int64_t task) {
 template <typename T>
 T* row_of(const Series<T>& series, const Block& block, int64_t t) {
   return series.data + block.outer * series.outer_stride + t * series.time_stride + block.first;
+}
+
+// Ask for a row of a later step. Rows of one task lie a whole time step apart, so the hardware prefetcher
+// starts afresh at each and is late for most of it.
+template <typename S>
+void prefetch_row(const S* row, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(S);
+  for (int64_t i = 0; i < n; i += kLine) {
+    __builtin_prefetch(row + i);
+  }
 }
 
 template <typename S>
@@ -127,8 +140,8 @@ void surrogate_row(S* h, const S* u, const S* theta, const NeuronOptions<S>& opt
 
 template <bool kDetachReset, typename S>
 void threshold_gradient_row(S* __restrict__ grad, const S* __restrict__ g, const S* __restrict__ h,
-                            const S* __restrict__ u, const S* __restrict__ a,
-                            const S* __restrict__ theta, int64_t n) {
+                            const S* __restrict__ u, const S* __restrict__ a, const S* __restrict__ theta,
+                            int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const S e = reach_spike<kDetachReset>(g[i], theta[i], a[i]);
     grad[i] = add(grad[i], threshold_gradient(e, h[i], a[i], fire(u[i], theta[i])));
@@ -148,8 +161,7 @@ void back_row(S* __restrict__ a, S* __restrict__ d, const S* __restrict__ g, con
 }
 
 template <typename S>
-void beta_gradient_row(S* __restrict__ grad, const S* __restrict__ d, const S* __restrict__ v,
-                       int64_t n) {
+void beta_gradient_row(S* __restrict__ grad, const S* __restrict__ d, const S* __restrict__ v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     grad[i] = add(grad[i], beta_gradient(d[i], v[i]));
   }
@@ -176,6 +188,9 @@ void forward_task(const Forward<S>& args, const Block& block) {
       until_checkpoint = args.checkpoint_every - 1;
     }
     const S* x = row_of(args.x, block, t);
+    if (t + kRowsAhead < args.extent.steps) {
+      prefetch_row(row_of(args.x, block, t + kRowsAhead), n);
+    }
     if (args.spikes.data != nullptr) {
       S* spikes = row_of(args.spikes, block, t);
       if (args.count != nullptr) {
@@ -220,8 +235,7 @@ struct BackwardRows {
 
 // The incoming gradient of the spikes of step t; `rows.g` holds it where it is not a row in memory.
 template <typename S>
-const S* grad_out_row(const Backward<S>& args, const Block& block, const BackwardRows<S>& rows,
-                      int64_t t) {
+const S* grad_out_row(const Backward<S>& args, const Block& block, const BackwardRows<S>& rows, int64_t t) {
   if (args.grad_out.data == nullptr) {
     return rows.g;  // zeros, written once
   }
@@ -249,12 +263,14 @@ void backward_task(const Backward<S>& args, const Block& block, const BackwardRo
   for (int64_t c = chunks - 1; c >= 0; --c) {
     const int64_t first = c * args.chunk;
     const int64_t last = first + args.chunk < steps ? first + args.chunk : steps;
-    const S* before =
-        c == 0 ? args.membrane : args.checkpoints + (c - 1) * neurons(args.extent);
+    const S* before = c == 0 ? args.membrane : args.checkpoints + (c - 1) * neurons(args.extent);
 
     load_or_zero(rows.v, before, block);
     for (int64_t t = first; t < last; ++t) {
       S* u = rows.u + (t - first) * kBackwardNeurons;
+      if (t + kRowsAhead < last) {
+        prefetch_row(row_of(args.x, block, t + kRowsAhead), n);
+      }
       recompute_row(u, rows.v, row_of(args.x, block, t), rows.beta, n);
       reset_row(rows.v, u, rows.theta, n);
     }
@@ -262,6 +278,9 @@ void backward_task(const Backward<S>& args, const Block& block, const BackwardRo
     for (int64_t t = last - 1; t >= first; --t) {
       const S* u = rows.u + (t - first) * kBackwardNeurons;
       const S* g = grad_out_row(args, block, rows, t);
+      if (args.grad_out.data != nullptr && t >= kRowsAhead) {
+        prefetch_row(row_of(args.grad_out, block, t - kRowsAhead), n);
+      }
       surrogate_row(rows.h, u, rows.theta, args.options, n);
       if (args.grad_threshold != nullptr) {
         threshold_gradient_row<kDetachReset>(rows.grad_threshold, g, rows.h, u, rows.a, rows.theta, n);

@@ -87,8 +87,7 @@ LIF_FN T* start_of(const Series<T>& series, const Place& place) {
 
 // One time step of the thread's neurons; returns the spikes.
 template <typename S, int W>
-LIF_FN Pack<S, W> step(Pack<S, W>& v, const Pack<S, W>& x, const Pack<S, W>& beta,
-                       const Pack<S, W>& theta) {
+LIF_FN Pack<S, W> step(Pack<S, W>& v, const Pack<S, W>& x, const Pack<S, W>& beta, const Pack<S, W>& theta) {
   Pack<S, W> spikes;
 #pragma unroll
   for (int w = 0; w < W; ++w) {
@@ -192,8 +191,7 @@ LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const P
     const S s = fire(u.at[w], theta.at[w]);
     adjoint.grad_x.at[w] = add(adjoint.grad_x.at[w], d);
     adjoint.grad_beta.at[w] = add(adjoint.grad_beta.at[w], beta_gradient(d, v_before.at[w]));
-    adjoint.grad_threshold.at[w] =
-        add(adjoint.grad_threshold.at[w], threshold_gradient(e, h, a, s));
+    adjoint.grad_threshold.at[w] = add(adjoint.grad_threshold.at[w], threshold_gradient(e, h, a, s));
     adjoint.a.at[w] = leak_back(beta.at[w], d);
     gradient.at[w] = d;
   }
@@ -245,15 +243,15 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
   S* grad_x = args.grad_x.data != nullptr ? start_of(args.grad_x, place) : nullptr;
   const Pack<S, W> beta = load_parameter<W>(args.beta, neuron);
   const Pack<S, W> theta = load_parameter<W>(args.threshold, neuron);
-  Adjoint<S, W> adjoint{load_or_zero<W>(args.grad_final_membrane, neuron), splat<W>(S(0)),
-                        splat<W>(S(0)), splat<W>(S(0))};
+  Adjoint<S, W> adjoint{load_or_zero<W>(args.grad_final_membrane, neuron), splat<W>(S(0)), splat<W>(S(0)),
+                        splat<W>(S(0))};
 
   for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * args.chunk;
     const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
-    const Pack<S, W> v_begin =
-        chunk == 0 ? load_or_zero<W>(args.membrane, neuron)
-                   : load<W>(args.checkpoints + (chunk - 1) * neurons(args.extent) + neuron);
+    const Pack<S, W> v_begin = chunk == 0
+                                   ? load_or_zero<W>(args.membrane, neuron)
+                                   : load<W>(args.checkpoints + (chunk - 1) * neurons(args.extent) + neuron);
 
     Pack<S, W> ahead[kAhead];
 #pragma unroll
@@ -285,8 +283,8 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
       const int64_t t = end - 1 - j;
-      ahead[j] = load_gradient<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr,
-                                  args.grad_out_uniform);
+      ahead[j] =
+          load_gradient<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr, args.grad_out_uniform);
     }
     Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
     for (int64_t last = end - 1; last >= begin; last -= kAhead) {

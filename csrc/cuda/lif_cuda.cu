@@ -86,11 +86,10 @@ cudaError_t forward_as(const Forward<S>& args, cudaStream_t stream) {
 template <typename S, int W>
 cudaError_t backward_as(Backward<S> args, cudaStream_t stream) {
   args.chunk = std::max<int64_t>(1, std::min(args.chunk, args.extent.steps));
-  const auto kernel = args.options.detach_reset ? &backward_kernel<S, W, true>
-                                                : &backward_kernel<S, W, false>;
+  const auto kernel =
+      args.options.detach_reset ? &backward_kernel<S, W, true> : &backward_kernel<S, W, false>;
   const auto bytes = static_cast<int>(args.chunk * W * kBackwardThreads * sizeof(S));
-  if (const auto error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
       error != cudaSuccess) {
     return error;
   }

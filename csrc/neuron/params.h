@@ -79,7 +79,7 @@ struct Backward {
   const S* grad_final_membrane = nullptr;
 
   // Outputs; null: not wanted.
-  Series<S> grad_x;       // dense in time
+  Series<S> grad_x;         // dense in time
   S* grad_x_sum = nullptr;  // summed over time, for a constant input
   S* grad_membrane = nullptr;
   S* grad_beta = nullptr;       // one partial a neuron

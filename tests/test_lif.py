@@ -1,0 +1,255 @@
+"""The fused neuron against the eager reference and against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from compare import Inputs, Outcome, assert_same_numbers, assert_within, draw, run
+from numpy_lif import lif as numpy_lif
+
+from lif_cuda import functional, reference
+from lif_cuda.surrogate import FastSigmoid
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def both(inputs: Inputs, **options: object) -> tuple[Outcome, Outcome]:
+    return run(functional.lif, inputs, **options), run(reference.lif, inputs, **options)
+
+
+@pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])
+def threads(request: pytest.FixtureRequest):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 4099])
+@pytest.mark.parametrize("steps", [0, 1, 2, 25, 48, 49, 1000])
+def test_identical_to_the_reference(steps: int, size: int, dtype: torch.dtype, threads: int) -> None:
+    # T = 48 is the longest series without checkpoints on the CPU, 49 the shortest with one.
+    fused, expected = both(draw(steps, (size,), dtype, seed=steps + size))
+    assert_same_numbers(fused, expected)
+    if steps >= 25 and size >= 7:
+        rate = fused.out.mean().item()
+        assert 0.02 < rate < 0.5, f"a test at a firing rate of {rate} shows little"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_identical_over_a_million_neurons(steps: int, threads: int) -> None:
+    fused, expected = both(draw(steps, (1_000_003,), torch.float32, seed=steps))
+    assert_same_numbers(fused, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("detach", [False, True], ids=["", "detached"])
+@pytest.mark.parametrize("output", ["spikes", "count"])
+@pytest.mark.parametrize("constant", [False, True], ids=["series", "constant"])
+@pytest.mark.parametrize("features", [(5,), (3, 5), (2, 3, 129)])
+@pytest.mark.parametrize("steps", [0, 1, 25, 100])
+def test_options_identical_to_the_reference(
+    steps: int,
+    features: tuple[int, ...],
+    constant: bool,
+    output: str,
+    detach: bool,
+    dtype: torch.dtype,
+) -> None:
+    inputs = draw(steps, features, dtype, constant=constant, count=output == "count")
+    fused, expected = both(
+        inputs,
+        steps=steps if constant else None,
+        output=output,
+        detach_reset=detach,
+        surrogate=FastSigmoid(25.0, scale=0.7),
+    )
+    assert_same_numbers(fused, expected)
+
+
+PARAMETER_SHAPES = [(), (1,), (7,), (3, 7), (3, 1), (1, 7), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threshold", PARAMETER_SHAPES, ids=str)
+@pytest.mark.parametrize("beta", PARAMETER_SHAPES, ids=str)
+@pytest.mark.parametrize("steps", [3, 60])
+def test_parameters_of_every_shape(
+    steps: int, beta: tuple[int, ...], threshold: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    inputs = draw(steps, (3, 7), dtype, beta=beta, threshold=threshold)
+    fused, expected = both(inputs)
+    assert_same_numbers(fused, expected)
+    exact = numpy_outcome(inputs, steps)
+    for name in ("beta", "threshold"):
+        grad = getattr(fused, f"grad_{name}")
+        shape = getattr(inputs, name).shape
+        sums = [
+            torch.from_numpy(getattr(exact, f"grad_{name}{part}")).view(3, 7).sum_to_size(shape)
+            for part in ("", "_terms")
+        ]
+        # T terms a neuron, then 21 neurons: each addition rounds once; four roundings make a term.
+        assert_within(grad, sums[0], sums[1], steps + 21 + 4, dtype, f"grad_{name}")
+        assert_within(getattr(expected, f"grad_{name}"), sums[0], sums[1], steps + 21 + 4, dtype, "reference")
+
+
+def numpy_outcome(inputs: Inputs, steps: int, **options: object):
+    dtype = inputs.x.numpy().dtype
+    features = inputs.membrane.shape
+
+    def per_neuron(value: float | torch.Tensor) -> np.ndarray:
+        return torch.as_tensor(value, dtype=inputs.x.dtype).expand(features).numpy().reshape(-1)
+
+    return numpy_lif(
+        inputs.x.numpy().reshape(steps, -1),
+        per_neuron(inputs.beta),
+        per_neuron(inputs.threshold),
+        inputs.membrane.numpy().reshape(-1),
+        inputs.grad_out.numpy().reshape(steps, -1),
+        inputs.grad_membrane.numpy().reshape(-1),
+        slope=dtype.type(10.0),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("detach", [False, True], ids=["", "detached"])
+@pytest.mark.parametrize("steps", [1, 25, 100])
+def test_identical_to_numpy(steps: int, detach: bool, dtype: torch.dtype) -> None:
+    inputs = draw(steps, (1031,), dtype, beta=(1031,), threshold=(1031,))
+    fused = run(functional.lif, inputs, detach_reset=detach)
+    exact = numpy_outcome(inputs, steps, detach_reset=detach)
+    for name, array in (
+        ("out", exact.spikes),
+        ("membrane", exact.membrane),
+        ("grad_x", exact.grad_x),
+        ("grad_initial", exact.grad_membrane),
+    ):
+        assert np.array_equal(getattr(fused, name).numpy(), array), name
+    for name in ("beta", "threshold"):
+        assert_within(
+            getattr(fused, f"grad_{name}"),
+            torch.from_numpy(getattr(exact, f"grad_{name}")),
+            torch.from_numpy(getattr(exact, f"grad_{name}_terms")),
+            steps + 4,
+            dtype,
+            name,
+        )
+
+
+@pytest.mark.parametrize("missing", ["grad_out", "grad_membrane", "membrane"])
+def test_absent_gradients_and_state_are_zero(missing: str) -> None:
+    inputs = draw(60, (33,), torch.float32)._replace(**{missing: None})
+    assert_same_numbers(*both(inputs))
+
+
+def test_chunks_of_time_equal_one_long_call() -> None:
+    inputs = draw(100, (37,), torch.float32)
+    out, membrane = functional.lif(inputs.x, 0.9, 1.0, inputs.membrane)
+    state = inputs.membrane
+    pieces = []
+    for piece in inputs.x.split(33):
+        spikes, state = functional.lif(piece, 0.9, 1.0, state)
+        pieces.append(spikes)
+    assert torch.equal(torch.cat(pieces), out)
+    assert torch.equal(state, membrane)
+
+
+def test_gradients_of_sums_and_means_are_read_as_they_lie() -> None:
+    # The gradient of a sum has every stride 0, that of a mean over time a time stride of 0.
+    inputs = draw(60, (4, 9), torch.float32)
+    for reduce in (
+        lambda out: out.sum(),
+        lambda out: (out.mean(0) * inputs.grad_membrane).sum(),
+        lambda out: (out * inputs.x.mean((1, 2), keepdim=True)).sum(),
+        lambda out: (out.transpose(1, 2) * inputs.grad_out.transpose(1, 2).contiguous()).sum(),
+        lambda out: out[::2, :, ::2].sum(),
+    ):
+        grads = []
+        for function in (functional.lif, reference.lif):
+            x = inputs.x.clone().requires_grad_()
+            out, _ = function(x, 0.9)
+            reduce(out).backward()
+            grads.append(x.grad)
+        assert torch.equal(*grads)
+
+
+def test_inputs_that_are_not_contiguous() -> None:
+    base = draw(20, (12, 10), torch.float32).x
+    for x in (
+        base[:, ::2],
+        base.transpose(1, 2),
+        base[::2, 3:9, 1:],
+        base[:, :, :1].expand(20, 12, 10),
+        base[:1].expand(20, 12, 10),
+        base.view(-1)[1:-119].view(19, 12, 10),  # misaligned
+    ):
+        features = tuple(x.shape[1:])
+        inputs = draw(x.shape[0], features, torch.float32)._replace(x=x)
+        inputs = inputs._replace(membrane=inputs.membrane.t().contiguous().t())
+        assert_same_numbers(*both(inputs))
+
+
+def test_special_values_behave_as_in_the_reference() -> None:
+    inf, nan = float("inf"), float("nan")
+    values = torch.tensor([inf, -inf, nan, 0.0, -0.0, 1e-45, -1e-40, 3e38, -3e38, 1.0, 0.1])
+    x = values.repeat(5, 1)
+    x[1:] = x[1:].roll(1, dims=1)
+    inputs = draw(5, (11,), torch.float32)._replace(x=x)
+    assert_same_numbers(*both(inputs))
+
+
+def test_nothing_is_saved_for_backward_but_the_input() -> None:
+    saved: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = torch.randn(25, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        functional.lif(x, 0.9)
+    assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr()]
+
+
+def test_steps_zero_returns_a_copy_of_the_state() -> None:
+    membrane = torch.randn(5)
+    out, state = functional.lif(torch.empty(0, 5), 0.9, 1.0, membrane)
+    assert out.shape == (0, 5)
+    assert torch.equal(state, membrane)
+    assert state.data_ptr() != membrane.data_ptr()
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    inputs = draw(25, (64, 1000), torch.float32, beta=(), threshold=(1000,))
+    outcomes = []
+    before = torch.get_num_threads()
+    for count in (1, 2, 3, 7):
+        torch.set_num_threads(count)
+        outcomes.append(run(functional.lif, inputs))
+    torch.set_num_threads(before)
+    for other in outcomes[1:]:
+        for first, second in zip(outcomes[0], other, strict=True):
+            assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("penalty", [False, True], ids=["direct", "penalty"])
+def test_double_backward_raises(penalty: bool) -> None:
+    x = torch.randn(6, 5, requires_grad=True)
+    out, _ = functional.lif(x, 0.9)
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    loss = grad.square().sum() + (x.sum() if penalty else 0)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        loss.backward()
+
+
+def test_a_tensor_that_needs_a_gradient_cannot_bypass_autograd() -> None:
+    x = torch.randn(6, 5, requires_grad=True)
+    arguments = (x, None, None, 0.9, None, 1.0, -1, 1, 0)
+    with pytest.raises(RuntimeError, match=r"lif_cuda\.functional\.lif"):
+        torch.ops.lif_cuda.lif_forward(*arguments)
+    with torch.no_grad():
+        (spikes,) = torch.ops.lif_cuda.lif_forward(*arguments)
+    assert torch.equal(spikes, functional.lif(x, 0.9)[0])
