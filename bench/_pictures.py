@@ -38,9 +38,7 @@ _STYLE: Any = {
 }
 
 
-def draw_all(
-    out: Path, results: dict[str, Any], trace: Trace, image: Any, label: int
-) -> list[Path]:
+def draw_all(out: Path, results: dict[str, Any], trace: Trace, image: Any, label: int) -> list[Path]:
     """Draw all pictures into ``out`` and return their paths.
 
     Args:
@@ -155,9 +153,7 @@ def _thousands(value: float, _: int) -> str:
     return f"{value / 1000:,.0f}k" if value else "0"
 
 
-def _bars(
-    axes: Axes, title: str, unit: str, bars: list[tuple[str, float, str]], pattern: str
-) -> None:
+def _bars(axes: Axes, title: str, unit: str, bars: list[tuple[str, float, str]], pattern: str) -> None:
     names, heights, colors = zip(*bars, strict=True)
     drawn = axes.bar(names, heights, 0.6, color=colors)
     axes.bar_label(drawn, [pattern.format(height) for height in heights], padding=3)
@@ -168,9 +164,7 @@ def _bars(
 
 def _zoom(results: dict[str, Any]) -> tuple[float, float]:
     """From a round number below the lowest bar: from 0 no difference could be seen."""
-    lowest = min(
-        results[key][f"{split}_accuracy"] for key in ("snn", "ann") for split in ("test", "train")
-    )
+    lowest = min(results[key][f"{split}_accuracy"] for key in ("snn", "ann") for split in ("test", "train"))
     base = max(0.0, 5.0 * np.floor((lowest - 1.0) / 5.0))
     return base, 100.0 + 0.14 * (100.0 - base)
 
@@ -225,8 +219,7 @@ def _raster(axes: Axes, spikes: Any, layer: int) -> None:
     # A bar as high as its row; the axes are about 170 points high.
     axes.plot(when + 1, which + 1, "|", color=_SNN, ms=min(max(140 / len(order), 1.2), 10), mew=1.6)
     axes.set(
-        title=f"Layer {layer}: {firing} of {spikes.shape[1]} neurons fire, "
-        f"rate {100 * spikes.mean():.1f} %",
+        title=f"Layer {layer}: {firing} of {spikes.shape[1]} neurons fire, rate {100 * spikes.mean():.1f} %",
         ylabel="firing neuron, busiest first",
         xlim=(0, len(spikes) + 1),
         ylim=(len(order) + 1, 0),

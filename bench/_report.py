@@ -41,9 +41,7 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
         "loss": history.loss[-1],
         "loss_by_epoch": history.loss,
         "parameters": sum(p.numel() for p in parameters.values()),
-        "decay_parameters": sum(
-            p.numel() for name, p in parameters.items() if name.endswith("beta_logit")
-        ),
+        "decay_parameters": sum(p.numel() for name, p in parameters.items() if name.endswith("beta_logit")),
         "seconds_per_epoch": statistics.median(history.training_seconds),
         "training_seconds_by_epoch": history.training_seconds,
         "evaluation_seconds_by_epoch": history.evaluation_seconds,
@@ -151,10 +149,7 @@ def table(results: dict[str, Any]) -> str:
 
     first = max(len(label) for label, values in rows if values)
     width = max(len(value) for _, values in rows for value in values) + 2
-    lines = [
-        label.ljust(first) + "".join(value.rjust(width) for value in values)
-        for label, values in rows
-    ]
+    lines = [label.ljust(first) + "".join(value.rjust(width) for value in values) for label, values in rows]
     lines.insert(1, "-" * (first + width * len(networks)))
     if "comparison" in results:
         lines += ["", _compared(results["comparison"])]

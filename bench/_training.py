@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+from tqdm import tqdm
 
 from lif_cuda import energy
 from lif_cuda._module import LIFModule
@@ -146,8 +146,7 @@ def run_epoch(
     loss = float((losses.double() * sizes).sum() / sizes.sum())
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss of {network.name} is {loss} in epoch {epoch + 1}: training diverged; "
-            "lower --lr"
+            f"the loss of {network.name} is {loss} in epoch {epoch + 1}: training diverged; lower --lr"
         )
     train_accuracy, _ = evaluate(network, train, f"{title} train accuracy")
     test_accuracy, rates = evaluate(network, test, f"{title} test accuracy")
@@ -189,9 +188,7 @@ def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[st
     network.model.eval()
     right = torch.zeros((), dtype=torch.int64, device=split.images.device)
     images = len(split.labels)
-    batches = zip(
-        split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True
-    )
+    batches = zip(split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True)
     with (
         torch.no_grad(),
         count_spikes(network.model) as spikes,

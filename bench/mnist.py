@@ -63,8 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     _say_data(data, train, test)
     print(
-        f"seed {options.seed}, device {device}, {torch.get_num_threads()} threads, "
-        f"results in {options.out}"
+        f"seed {options.seed}, device {device}, {torch.get_num_threads()} threads, results in {options.out}"
     )
 
     sizes = (data.input_size, options.hidden, options.hidden, _CLASSES)
@@ -200,9 +199,7 @@ def _train_all(
             )
 
 
-def _draw(
-    out: Path, results: dict[str, Any], network: Network, data: ImageData, test: Split
-) -> None:
+def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData, test: Split) -> None:
     try:
         import _pictures
     except ImportError as error:
@@ -314,9 +311,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=count, default=None, help="CPU threads; None: as many as torch takes"
     )
-    parser.add_argument(
-        "--device", default=None, help="such as cpu or cuda; None: cuda where there is one"
-    )
+    parser.add_argument("--device", default=None, help="such as cpu or cuda; None: cuda where there is one")
     parser.add_argument(
         "--data",
         default=None,
@@ -329,12 +324,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="go on from the last whole epoch of the run in --out; without it a run starts anew",
     )
-    parser.add_argument(
-        "--train-limit", type=count, default=None, help="use only so many training images"
-    )
-    parser.add_argument(
-        "--test-limit", type=count, default=None, help="use only so many test images"
-    )
+    parser.add_argument("--train-limit", type=count, default=None, help="use only so many training images")
+    parser.add_argument("--test-limit", type=count, default=None, help="use only so many test images")
     return parser.parse_args(arguments)
 
 

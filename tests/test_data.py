@@ -6,7 +6,10 @@ import gzip
 import hashlib
 import os
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ NAMES = (
 def idx(values: Any, magic: int | None = None) -> bytes:
     """``values`` (uint8) as an idx file."""
     header = [0x0800 + values.ndim if magic is None else magic, *values.shape]
-    return np.array(header, ">u4").tobytes() + values.tobytes()
+    return np.array(header, ">u4").tobytes() + bytes(values.tobytes())
 
 
 def arrays() -> list[Any]:
@@ -69,9 +72,7 @@ def nothing_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [("", False), (".gz", True), ("", True), (".gz", False)],
     ids=["raw", "gz", "gz without the suffix", "unpacked with the suffix"],
 )
-def test_reads_the_files_wherever_they_may_lie(
-    tmp_path: Path, sub: str, suffix: str, packed: bool
-) -> None:
+def test_reads_the_files_wherever_they_may_lie(tmp_path: Path, sub: str, suffix: str, packed: bool) -> None:
     expected = write(tmp_path / sub, suffix=suffix, packed=packed)
     found = read(tmp_path)
     for values, want in zip(
@@ -226,8 +227,10 @@ def test_named_folder_with_some_of_the_files(tmp_path: Path) -> None:
 def test_option_goes_before_environment(
     tmp_path: Path, nothing_named: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    small(monkeypatch)
+    write(tmp_path / "named")
     monkeypatch.setenv(data.ENVIRONMENT, str(tmp_path / "nowhere"))
-    assert data.load("digits").name == "digits"
+    assert data.load(tmp_path / "named").source == "idx files, folder from --data"
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +238,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = data.read_folder
 
     def read_small(folder: Path, *, named_by: str) -> data.ImageData:
-        return whole(
-            folder, named_by=named_by, counts=(TRAIN, TEST), image_shape=(ROWS, COLUMNS)
-        )
+        return whole(folder, named_by=named_by, counts=(TRAIN, TEST), image_shape=(ROWS, COLUMNS))
 
     monkeypatch.setattr(data, "read_folder", read_small)
 
@@ -319,7 +320,7 @@ def test_torchvision_reads_the_same_images(tmp_path: Path) -> None:
 def test_torchvision_downloads_into_the_cache(
     tmp_path: Path, nothing_named: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole path without a network: torchvision's mirror is a folder."""
+    """The whole path without a network: torchvision's mirror is a server on this machine."""
     mnist = torchvision_mnist()
     small(monkeypatch)
     expected = write(tmp_path / "mirror", suffix=".gz", packed=True)
@@ -327,9 +328,14 @@ def test_torchvision_downloads_into_the_cache(
     for name in NAMES:
         content = (tmp_path / "mirror" / f"{name}.gz").read_bytes()
         resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(mnist, "mirrors", [(tmp_path / "mirror").as_uri() + "/"])
     monkeypatch.setattr(mnist, "resources", resources)
-    found = data.load()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(mnist, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        found = data.load()
+        server.shutdown()
     assert found.source == "idx files, folder from torchvision's download"
     np.testing.assert_array_equal(found.train_images, expected[0])
     assert data.load().source == "idx files, folder from the download cache"

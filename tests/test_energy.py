@@ -36,7 +36,7 @@ def test_honest_count_by_hand() -> None:
     found = energy.honest((6, 4, 3, 2), steps=10, rates=[0.5, 0.1])
     assert found.first_layer_macs == 24
     # 10 steps * 4 neurons * 0.5 = 20 spikes on 3 synapses; 10 * 3 * 0.1 = 3 spikes on 2.
-    assert found.sops_by_layer == (60.0, pytest.approx(6.0))
+    assert found.sops_by_layer == pytest.approx((60.0, 6.0))
     assert found.sops == pytest.approx(66.0)
     assert found.energy == pytest.approx(24 + 66 / 5)
     assert found.macs == 24 + 12 + 6
