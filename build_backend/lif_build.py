@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,10 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         BuildError: see :func:`decide`; or torch is missing.
     """
     try:
-        import torch
+        with warnings.catch_warnings():
+            # torch misses NumPy in the isolated environment; the build does not.
+            warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+            import torch
     except ImportError as error:
         raise BuildError(
             f"torch cannot be imported ({error}); a build without isolation needs torch>=2.11, "
@@ -188,9 +192,13 @@ def warning(plan: Plan) -> str | None:
 
 
 def say_aloud(message: str) -> None:
-    """Print a warning that stands out in a build's log. pip shows it with -v only."""
-    bar = "!" * 100
-    print(f"\n{bar}\nWARNING: {message}\n{bar}\n", file=sys.stderr, flush=True)
+    """Warn so that it stands out in a build's log.
+
+    A Python warning, because pip 26 shows those of a build in its own output. It also lands on
+    stderr, which is all that an older pip has to show, with -v.
+    """
+    bar = "!" * 90
+    warnings.warn(f"\n{bar}\n{message}\n{bar}", stacklevel=2)
 
 
 def target_version(torch_version: str) -> str:

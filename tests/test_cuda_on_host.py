@@ -469,9 +469,13 @@ def test_guards_see_a_stray_write() -> None:
             buffer.check_surroundings()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SANITIZED, reason="this is the run that test_sanitized started")
 def test_sanitized(tmp_path: Path) -> None:
-    """All of the above once more, under the address and undefined-behaviour sanitizers of GCC."""
+    """Most of the above once more, under the address and undefined-behaviour sanitizers of GCC.
+
+    They see what no result shows: a load past the end whose value is not used.
+    """
     compiler = cxx()
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -488,8 +492,10 @@ def test_sanitized(tmp_path: Path) -> None:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["--basetemp", str(tmp_path / "sanitized")]
+    # The kernels are the same templates for both types: one is enough to look for stray accesses.
     done = subprocess.run(
-        [*command, "--basetemp", str(tmp_path / "sanitized"), __file__],
+        [*command, "-k", "not (like_reference and float64)", __file__],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
