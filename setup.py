@@ -92,9 +92,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
             define_string("LIF_TORCH_VERSION", plan.torch_version),
             define_string("LIF_TORCH_CUDA", plan.torch_cuda or ""),
             define_string("LIF_CUDA_VERSION", plan.nvcc.version if plan.nvcc else ""),
-            define_string(
-                "LIF_CUDA_ARCHS", os.environ["TORCH_CUDA_ARCH_LIST"] if plan.nvcc else ""
-            ),
+            define_string("LIF_CUDA_ARCHS", os.environ["TORCH_CUDA_ARCH_LIST"] if plan.nvcc else ""),
             define_string("LIF_NO_CUDA_BECAUSE", plan.no_cuda_because),
             define_string("LIF_SIMD_LEVELS", ",".join(simd)),
         ],

@@ -25,9 +25,7 @@ CHOICES = ("auto", "cpu", "cuda")
 # Ampere and Hopper, and PTX, from which newer devices compile when the library is first loaded.
 DEFAULT_ARCHS = ("8.0", "9.0+PTX")
 
-BUILD_COMMANDS = frozenset(
-    {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
-)
+BUILD_COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
 
 
 class BuildError(Exception):
@@ -60,9 +58,7 @@ class Plan:
 
 def facts_module() -> ModuleType:
     """lif_cuda/_build_facts.py, loaded without the package around it (which is not built yet)."""
-    spec = importlib.util.spec_from_file_location(
-        "lif_build_facts", ROOT / "lif_cuda" / "_build_facts.py"
-    )
+    spec = importlib.util.spec_from_file_location("lif_build_facts", ROOT / "lif_cuda" / "_build_facts.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -210,9 +206,7 @@ def target_version(torch_version: str) -> str:
     return f"0x{major << 56 | minor << 48:016x}"
 
 
-def arch_list(
-    environ: Mapping[str, str], capabilities: Iterable[tuple[int, int]], nvcc_codes: str
-) -> str:
+def arch_list(environ: Mapping[str, str], capabilities: Iterable[tuple[int, int]], nvcc_codes: str) -> str:
     """TORCH_CUDA_ARCH_LIST: the user's, else the default and the devices at hand.
 
     Args:
@@ -235,9 +229,7 @@ def arch_list(
 def settle_environment(plan: Plan, environ: dict[str, str] | os._Environ[str]) -> None:
     """Set what torch's build helpers read from the environment. Call before importing them."""
     # ninja lies beside the interpreter; without isolation that folder need not be on PATH.
-    environ["PATH"] = os.pathsep.join(
-        [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
-    )
+    environ["PATH"] = os.pathsep.join([environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     if plan.nvcc is None:
         return
     import torch

@@ -45,8 +45,7 @@ def library_folder() -> Path:
     """
     own = Path(__file__).resolve().parent
     installed = (
-        Path(str(found.locate_file("lif_cuda")))
-        for found in metadata.distributions(name="lif_cuda")
+        Path(str(found.locate_file("lif_cuda"))) for found in metadata.distributions(name="lif_cuda")
     )
     for folder in (own, *installed):
         if (folder / _KERNELS).is_file():

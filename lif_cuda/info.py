@@ -143,9 +143,7 @@ def self_check(device: str, dtype: torch.dtype) -> Check:
     except Exception as error:
         return Check(device, dtype, [f"{type(error).__name__}: {error}"])
     parameters = {f"gradient of {name}" for name, _ in reference_layer.named_parameters()}
-    differs = [
-        name for name in reference if not _same(name, fused[name], reference[name], parameters)
-    ]
+    differs = [name for name in reference if not _same(name, fused[name], reference[name], parameters)]
     return Check(device, dtype, differs)
 
 

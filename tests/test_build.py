@@ -227,9 +227,7 @@ class TestBackend:
         assert not lif_backend.make_torch_importable(importable, [outer])
         assert importable == []
 
-    def test_torch_is_asked_for_only_where_there_is_none(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_torch_is_asked_for_only_where_there_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for found, requirements in ((True, []), (False, ["torch>=2.11"])):
             monkeypatch.setattr(lif_backend, "_TORCH_FOUND", found)
             assert lif_backend.get_requires_for_build_wheel() == requirements

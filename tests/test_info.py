@@ -62,9 +62,7 @@ def test_operator_libraries_hold_no_python() -> None:
         assert b"libtorch_python" not in content
 
 
-def test_libraries_are_found_from_the_source_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_libraries_are_found_from_the_source_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = _build_facts.library_folder()
     monkeypatch.setattr(_build_facts, "__file__", str(tmp_path / "_build_facts.py"))
     assert _build_facts.library_folder.__wrapped__() == installed
