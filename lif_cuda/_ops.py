@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 from enum import IntFlag
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ._build_facts import cuda_missing_reason
+from ._build_facts import cuda_missing_reason, kernel_libraries
 
-_FOLDER = Path(__file__).parent
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
@@ -44,24 +42,18 @@ def _load() -> bool:
             f"the environment variable LIF_CUDA_SIMD must be one of {', '.join(_SIMD_LEVELS)}, "
             f"got {simd!r}; unset it to use the best level of this processor"
         )
-    library = _FOLDER / "_kernels.so"
-    if not library.exists():
-        raise ImportError(
-            f"lif_cuda is not built: {library.name} is not in {_FOLDER}. Install it with "
-            "'pip install .' in the source folder, and run Python from another folder than that one"
-        )
+    kernels, *cuda_kernels = kernel_libraries()
     try:
-        torch.ops.load_library(library)
+        torch.ops.load_library(kernels)
+        if cuda_kernels and torch.version.cuda is not None:
+            torch.ops.load_library(cuda_kernels[0])
+            return True
     except OSError as error:
         raise ImportError(
             f"lif_cuda was built against another torch than the installed {torch.__version__}: "
             f"{error}. Build it again with 'pip install --force-reinstall --no-deps .'"
         ) from error
-    cuda = _FOLDER / "_kernels_cuda.so"
-    if not cuda.exists() or torch.version.cuda is None:
-        return False
-    torch.ops.load_library(cuda)
-    return True
+    return False
 
 
 HAS_CUDA_KERNELS = _load()
@@ -76,7 +68,7 @@ def check_device(x: Tensor) -> None:
     if kind == "cpu" or (kind == "cuda" and HAS_CUDA_KERNELS):
         return
     if kind == "cuda":
-        raise RuntimeError(f"x is on {x.device}, but {cuda_missing_reason()}")
+        raise RuntimeError(f"x is on {x.device}: {cuda_missing_reason()}")
     raise NotImplementedError(
         f"x must be on a CPU or a CUDA device, got {x.device}; move it with x.cpu(), or use "
         "lif_cuda.ReferenceLIF, which runs wherever PyTorch does"

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lif_cuda import LIF, ReferenceLIF, functional, reference
+from lif_cuda import LIF, ReferenceLIF, _ops, functional, reference
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import FastSigmoid
 
@@ -124,6 +125,19 @@ def test_calls(
 def test_a_device_without_kernels() -> None:
     with pytest.raises(NotImplementedError, match=r"x must be on a CPU or a CUDA device, got meta"):
         functional.lif(X.to("meta"), 0.9)
+
+
+def test_a_cuda_tensor_before_a_cpu_only_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No GPU is needed to hold a fake CUDA tensor, and none to be told what is missing.
+    remedy = "built for the CPU only ... LIF_CUDA_BUILD=cuda pip install"
+    monkeypatch.setattr(_ops, "HAS_CUDA_KERNELS", False)
+    monkeypatch.setattr(_ops, "cuda_missing_reason", lambda: remedy)
+    with FakeTensorMode():
+        x = torch.empty(4, 3, 5, device="cuda")
+    with pytest.raises(RuntimeError, match=rf"x is on cuda:0: {remedy}"):
+        functional.lif(x, 0.9)
+    with pytest.raises(RuntimeError, match=remedy):
+        LIF()(x)
 
 
 LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
