@@ -71,6 +71,8 @@ class Network:
         classify: images [B, pixels] to logits [B, classes].
         steps: time steps T; None for the ANN.
         optimizer: over all parameters of ``model``.
+        lr: the learning rate at the start.
+        schedule: ``"constant"``, or ``"cosine"``: half a cosine from ``lr`` down to 0 at the last batch.
         history: what happened so far.
     """
 
@@ -80,6 +82,8 @@ class Network:
     classify: Callable[[Tensor], Tensor]
     steps: int | None
     optimizer: torch.optim.Optimizer
+    lr: float
+    schedule: str
     history: History = field(default_factory=History)
 
 
@@ -103,6 +107,7 @@ def build(
     steps: int,
     seed: int,
     lr: float,
+    schedule: str,
     device: torch.device,
 ) -> Network:
     """Build a network with its optimiser: an SNN of ``layer``, or the ANN if that is None.
@@ -119,7 +124,12 @@ def build(
         classify = partial(model, num_steps=steps)
     # One pass over parameter, gradient and moments instead of a dozen; the same for every network.
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    return Network(name, backend, model, classify, steps if layer else None, optimizer)
+    return Network(name, backend, model, classify, steps if layer else None, optimizer, lr, schedule)
+
+
+def learning_rate(lr: float, schedule: str, progress: float) -> float:
+    """The rate after the share ``progress`` (0 to 1) of all batches; it needs no state to resume."""
+    return lr if schedule == "constant" else 0.5 * lr * (1.0 + math.cos(math.pi * progress))
 
 
 def batch_order(seed: int, epoch: int, images: int) -> Tensor:
@@ -141,7 +151,7 @@ def run_epoch(
 
     started = _now(train.images.device)
     order = batch_order(seed, epoch, len(train.labels))
-    losses, sizes = _train(network, train, order, batch_size, title)
+    losses, sizes = _train(network, train, order, batch_size, epochs, title)
     trained = _now(train.images.device)
     loss = float((losses.double() * sizes).sum() / sizes.sum())
     if not math.isfinite(loss):
@@ -163,18 +173,22 @@ def run_epoch(
 
 
 def _train(
-    network: Network, train: Split, order: Tensor, batch_size: int, title: str
+    network: Network, train: Split, order: Tensor, batch_size: int, epochs: int, title: str
 ) -> tuple[Tensor, Tensor]:
     """One pass over the images; the loss and the size of each batch, on the CPU."""
     network.model.train()
     batches = order.to(train.images.device).split(batch_size)
     losses = torch.zeros(len(batches), device=train.images.device)
+    before = network.history.epochs * len(batches)
     with _progress(title, len(batches), "batch") as bar:
         for i, chosen in enumerate(batches):
             network.optimizer.zero_grad(set_to_none=True)
             logits = network.classify(train.images.index_select(0, chosen))
             loss = nnf.cross_entropy(logits, train.labels.index_select(0, chosen))
             loss.backward()
+            progress = (before + i) / (epochs * len(batches))
+            for group in network.optimizer.param_groups:
+                group["lr"] = learning_rate(network.lr, network.schedule, progress)
             network.optimizer.step()
             # Kept on the device: reading it each step would make the CPU wait for a GPU.
             losses[i] = loss.detach()

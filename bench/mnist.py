@@ -116,6 +116,7 @@ def _networks(options: argparse.Namespace, input_size: int, device: torch.device
             steps=options.steps,
             seed=options.seed,
             lr=options.lr,
+            schedule=options.schedule,
             device=device,
         )
         for name, backend in [*kinds, ("ann", None)]
@@ -131,6 +132,9 @@ def _settings(
         "hidden": options.hidden,
         "batch_size": options.batch_size,
         "lr": options.lr,
+        "schedule": options.schedule,
+        # A cosine ends with the last epoch, so a longer run differs from its first batch on.
+        "schedule_epochs": options.epochs if options.schedule == "cosine" else None,
         "seed": options.seed,
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -300,6 +304,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_number(float, sys.float_info.min, math.inf, "a finite number above 0"),
         default=1e-3,
         help="learning rate of Adam",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=["cosine", "constant"],
+        default="cosine",
+        help="of the learning rate: half a cosine down to 0, or constant (then --resume may add epochs)",
     )
     parser.add_argument(
         "--seed",

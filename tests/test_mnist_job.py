@@ -239,10 +239,29 @@ def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path: Path) -> N
     assert_same_run(undisturbed, killed, ("snn", "snn_reference", "ann"))
 
 
-def test_more_epochs_may_be_added(both: Path, tmp_path: Path) -> None:
-    run(tmp_path, "--epochs", "1", "--backend", "both")
-    run(tmp_path, "--epochs", "3", "--backend", "both", "--resume")
-    assert_same_run(both, tmp_path, ("snn", "snn_reference", "ann"))
+def test_more_epochs_may_be_added_at_a_constant_rate(tmp_path: Path) -> None:
+    options = ["--schedule", "constant", "--backend", "both"]
+    run(tmp_path / "whole", "--epochs", "3", *options)
+    run(tmp_path / "grown", "--epochs", "1", *options)
+    run(tmp_path / "grown", "--epochs", "3", *options, "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "grown", ("snn", "snn_reference", "ann"))
+
+
+def test_no_epochs_may_be_added_to_a_cosine(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failing(capsys, "--out", str(both), "--epochs", "4", "--backend", "both", "--resume")
+    assert "schedule_epochs is 4 and was 3" in message
+
+
+def test_the_cosine_falls_from_the_rate_to_zero() -> None:
+    rates = [_training.learning_rate(0.1, "cosine", progress) for progress in (0.0, 0.5, 1.0)]
+    assert rates == pytest.approx([0.1, 0.05, 0.0])
+    assert _training.learning_rate(0.1, "constant", 0.7) == 0.1
+
+
+def test_fewer_epochs_than_the_checkpoint_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "--epochs", "2", "--schedule", "constant")
+    out = ["--out", str(tmp_path), "--schedule", "constant", "--resume"]
+    assert "holds 2 epochs already and --epochs is 1" in failing(capsys, *out, "--epochs", "1")
 
 
 def test_resuming_a_whole_run_only_writes_its_results_again(tmp_path: Path) -> None:
@@ -282,7 +301,7 @@ def test_other_settings_are_named(both: Path, capsys: pytest.CaptureFixture[str]
     assert "seed" not in message
     assert "train_images is 100 and was 1437" in failing(capsys, *out, "--train-limit", "100")
     assert "backend is 'reference' and was 'fused'" in failing(capsys, *out, "--backend", "reference")
-    assert "holds 3 epochs already and --epochs is 2" in failing(capsys, *out, "--epochs", "2")
+    assert "schedule is 'constant' and was 'cosine'" in failing(capsys, *out, "--schedule", "constant")
     assert (both / "checkpoint_snn.pt").read_bytes() == before
 
 
@@ -378,7 +397,7 @@ def test_batch_order_is_a_permutation_that_seed_and_epoch_decide() -> None:
 def test_spikes_are_counted_in_spikes_and_in_counts(layer: Any) -> None:
     network = _training.build(
         "snn", layer, backend="", input_size=12, hidden=8, steps=5, seed=0, lr=1e-3,
-        device=torch.device("cpu"),
+        schedule="constant", device=torch.device("cpu"),
     )  # fmt: skip
     model: Any = network.model
     x = 2 * torch.randn(6, 12)
@@ -398,7 +417,7 @@ def test_checkpoint_keeps_model_optimiser_and_history(tmp_path: Path) -> None:
     def network() -> _training.Network:
         return _training.build(
             "snn", LIF, backend="fused", input_size=6, hidden=4, steps=3, seed=0, lr=1e-2,
-            device=torch.device("cpu"),
+            schedule="cosine", device=torch.device("cpu"),
         )  # fmt: skip
 
     torch.manual_seed(1)
