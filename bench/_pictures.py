@@ -16,7 +16,7 @@ from _files import write_atomically
 from _trace import Trace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _SNN, _ANN, _HONEST, _SPIKE, _GREY = "#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#666666"
@@ -84,8 +84,10 @@ def _curves(results: dict[str, Any]) -> Figure:
         right.plot(epochs, train, "o--", label=f"{name}, train", mfc="white", **look)
     left.set(title="Training loss", xlabel="epoch", ylabel="cross entropy", yscale="log")
     right.set(title="Accuracy", xlabel="epoch", ylabel="%")
+    # A label at 1, 2 and 5 of each decade: all nine would run into each other.
+    left.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    left.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    left.yaxis.set_minor_formatter(NullFormatter())
     left.legend()
     right.legend(ncols=2, loc="lower right")
     for axes in (left, right):
