@@ -192,6 +192,18 @@ def test_inputs_that_are_not_contiguous() -> None:
         assert_same_numbers(*both(inputs))
 
 
+def test_a_membrane_exactly_at_the_threshold_fires() -> None:
+    # Quarters decaying by half meet the threshold exactly, which random numbers never do.
+    x = torch.randint(-2, 6, (20, 257), generator=torch.Generator().manual_seed(0)) / 4
+    inputs = draw(20, (257,), torch.float32)._replace(x=x, beta=0.5, membrane=torch.zeros(257))
+    fused, expected = both(inputs)
+    assert_same_numbers(fused, expected)
+    (spikes, _) = functional.lif(torch.tensor([[1.0], [1.0]]), 0.5, 1.0)
+    assert spikes.tolist() == [[1.0], [1.0]]
+    at_threshold = 0.5 * torch.zeros(257) + x[0] == 1.0
+    assert at_threshold.any() and fused.out[0][at_threshold].eq(1).all()
+
+
 def test_special_values_behave_as_in_the_reference() -> None:
     inf, nan = float("inf"), float("nan")
     values = torch.tensor([inf, -inf, nan, 0.0, -0.0, 1e-45, -1e-40, 3e38, -3e38, 1.0, 0.1])
