@@ -98,9 +98,10 @@ class Problem:
         self.generator = torch.Generator().manual_seed(case.steps * 1009 + case.outer * case.inner)
         outer, steps, inner = case.outer, case.steps, case.inner
         self.x = self.random(outer, 1 if case.constant_input else steps, inner) * 0.8 + 0.3
+        self.membrane = self.random(outer, inner) if case.membrane else None
         if case.on_grid:
             self.x = (self.x * 4).round() / 4
-        self.membrane = self.random(outer, inner) if case.membrane else None
+            self.membrane = (self.random(outer, inner) * 2).round() / 2
         self.beta_number = 0.5 if case.on_grid else 0.9
         self.beta_values = self.parameter(case.beta_period, 0.0)
         self.threshold_values = self.parameter(case.threshold_period, 0.5)
@@ -370,12 +371,18 @@ def cases_of_all_kinds() -> list[Case]:
         for t, k in ((0, 0), (1, 0), (3, 0), (25, 0), (29, 15))
         for gradient in ("spikes", "constant")
     ]
+    # Rows of 13 elements 16 apart: every row is aligned, and yet no row is a number of whole packs.
     layouts = [
-        Case(outer=3, batch_first=batch_first, slack=slack, steps=t, chunk=k, inner=12)
+        Case(outer=3, batch_first=batch_first, slack=slack, steps=t, chunk=k, inner=inner)
         for batch_first in (False, True)
-        for slack in (0, 4, 3)
+        for inner, slack in ((12, 0), (12, 4), (12, 3), (13, 3))
         for t, k in ((5, 0), (11, 4))
-    ] + [Case(outer=3, batch_first=True, constant_input=True, inner=12, slack=4)]
+    ]
+    layouts += [
+        Case(outer=3, batch_first=True, constant_input=True, inner=inner, slack=slack)
+        for inner, slack in ((12, 4), (13, 3))
+    ]
+    layouts.append(Case(inner=13, slack=3, constant_input=True, wanted=frozenset({"count", "grad_x_sum"})))
     parameters = [
         Case(beta_period=beta, threshold_period=threshold, outer=3, inner=8, detach=detach)
         for beta, threshold in ((None, None), (8, 8), (3, 6), (1, 24), (24, 1), (None, 2), (4, None))

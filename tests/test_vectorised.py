@@ -1,0 +1,80 @@
+"""The rows of the CPU kernels are vectorised, at the full width of each SIMD level.
+
+Each loop of csrc/cpu/kernels.inl that is one pass over a row is looked up in GCC's own report. Without it
+a branch or a possible alias that creeps in costs a factor of 4 to 16, and no result shows it.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from _compile import CSRC, build_flags, compile_source, cxx
+
+KERNELS = CSRC / "cpu" / "kernels.inl"
+WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
+
+# Passes that compute nothing: they only ask for cache lines.
+NOT_ARITHMETIC = frozenset({"prefetch_row"})
+
+
+def row_loops(source: str) -> dict[int, str]:
+    """The line numbers of the loops in functions named ..._row, and the functions' names."""
+    found = {}
+    function = ""
+    for number, line in enumerate(source.splitlines(), start=1):
+        # A definition starts at the margin; its closing brace ends it.
+        if match := re.match(r"(?:[\w:<>*&]+ )+\*?(\w+)\(", line):
+            function = match.group(1)
+        elif line.startswith("}"):
+            function = ""
+        elif function.endswith("_row") and function not in NOT_ARITHMETIC and re.match(r"\s+for \(", line):
+            found[number] = function
+    return found
+
+
+def reported(report: str, message: str) -> list[re.Match[str]]:
+    """The lines of GCC's report about kernels.inl with a message, as matches; group 1 is the line number."""
+    return list(re.finditer(rf"kernels\.inl:(\d+):\d+: {message}", report))
+
+
+@pytest.fixture(scope="module")
+def compiler() -> str:
+    found = cxx()
+    if found is None:
+        pytest.skip("no C++ compiler")
+    macros = subprocess.run(
+        [found, "-dM", "-E", "-x", "c++", "/dev/null"], capture_output=True, text=True, check=False
+    ).stdout
+    if "__GNUC__" not in macros or "__clang__" in macros:
+        pytest.skip(f"{found} is not GCC, whose report of vectorised loops is read here")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"the widths are those of x86-64, not of {platform.machine()}")
+    return found
+
+
+@pytest.mark.parametrize("level", WIDTHS)
+def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.txt"
+    compile_source(
+        [compiler, *build_flags("CXX_FLAGS"), "-std=c++17", f"-I{CSRC}", f"-fopt-info-vec-all={report}"]
+        + ["-c", CSRC / "cpu" / f"lif_{level}.cpp", "-o", tmp_path / "kernels.o"]
+    )
+    text = report.read_text()
+    widest: dict[int, int] = {}
+    for match in reported(text, r"optimized: loop vectorized using (\d+) byte vectors"):
+        line, width = int(match[1]), int(match[2])
+        widest[line] = max(width, widest.get(line, 0))
+    # A template is compiled for float and double and several options: none of them may fail.
+    failed = {int(match[1]) for match in reported(text, "missed: couldn't vectorize loop")}
+
+    loops = row_loops(KERNELS.read_text())
+    assert len(loops) >= 8, f"the passes over rows were not found in {KERNELS.name}"
+    for line, function in loops.items():
+        assert line not in failed, f"{function}, {KERNELS.name}:{line}: not vectorised for {level}"
+        assert widest.get(line) == WIDTHS[level], (
+            f"{function}, {KERNELS.name}:{line}: {widest.get(line, 0)} bytes at a time at {level}"
+        )
