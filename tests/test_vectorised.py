@@ -71,10 +71,14 @@ def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
     # A template is compiled for float and double and several options: none of them may fail.
     failed = {int(match[1]) for match in reported(text, "missed: couldn't vectorize loop")}
 
+    # A loop with two versions chooses at run time, and the slow one is slow in silence.
+    versioned = {int(match[1]) for match in reported(text, r"optimized:\s+loop versioned")}
+
     loops = row_loops(KERNELS.read_text())
     assert len(loops) >= 8, f"the passes over rows were not found in {KERNELS.name}"
     for line, function in loops.items():
         assert line not in failed, f"{function}, {KERNELS.name}:{line}: not vectorised for {level}"
+        assert line not in versioned, f"{function}, {KERNELS.name}:{line}: __restrict__ is missing"
         assert widest.get(line) == WIDTHS[level], (
             f"{function}, {KERNELS.name}:{line}: {widest.get(line, 0)} bytes at a time at {level}"
         )
