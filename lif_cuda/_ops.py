@@ -37,7 +37,7 @@ class Wanted(IntFlag):
 def _load() -> bool:
     """Load the operator libraries; True if the CUDA one is among them."""
     simd = os.environ.get("LIF_CUDA_SIMD")
-    if simd is not None and simd not in _SIMD_LEVELS:
+    if simd and simd not in _SIMD_LEVELS:
         raise ImportError(
             f"the environment variable LIF_CUDA_SIMD must be one of {', '.join(_SIMD_LEVELS)}, "
             f"got {simd!r}; unset it to use the best level of this processor"

@@ -263,7 +263,7 @@ std::vector<Tensor> backward(const Neurons& problem, const Gradients& gradients,
   args.chunk = steps > 0 ? steps : 1;
   if (gradients.checkpoints) {
     STD_TORCH_CHECK(gradients.checkpoint_every > 0, "checkpoint_every must be above 0");
-    args.chunk = gradients.checkpoint_every;
+    args.chunk = std::min(gradients.checkpoint_every, args.chunk);
     const int64_t chunks = (steps + args.chunk - 1) / args.chunk;
     check_like_x(problem.x, gradients.checkpoints, "checkpoints", chunks > 0 ? (chunks - 1) * n : 0);
     args.checkpoints = read<S>(gradients.checkpoints);

@@ -222,7 +222,7 @@ LIF_FN Pack<S, W> load_gradient(const S* from, bool uniform) {
 // with W = 4, so four blocks fit a multiprocessor.
 template <typename S, int W, bool kDetachReset>
 __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backward<S> args) {
-  extern __shared__ unsigned char shared[];
+  extern __shared__ __align__(16) unsigned char shared[];
   S* column = reinterpret_cast<S*>(shared) + threadIdx.x * W;
   const int64_t row = static_cast<int64_t>(blockDim.x) * W;
 

@@ -76,6 +76,15 @@ int64_t blocks_for(const Extent& extent, int width, int threads) {
   return (neurons(extent) + per_block - 1) / per_block;
 }
 
+// Shared memory that a block of the current device may have.
+int most_shared_bytes() {
+  int device = 0;
+  int bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+}
+
 template <typename S, int W>
 cudaError_t forward_as(const Forward<S>& args, cudaStream_t stream) {
   const int64_t blocks = blocks_for(args.extent, W, kForwardThreads);
@@ -88,11 +97,14 @@ cudaError_t backward_as(Backward<S> args, cudaStream_t stream) {
   args.chunk = std::max<int64_t>(1, std::min(args.chunk, args.extent.steps));
   const auto kernel =
       args.options.detach_reset ? &backward_kernel<S, W, true> : &backward_kernel<S, W, false>;
-  const auto bytes = static_cast<int>(args.chunk * W * kBackwardThreads * sizeof(S));
-  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  // The limit of a kernel is shared by all host threads, so it is always set to the same value, the most the
+  // device allows; what a launch takes is its own.
+  if (const auto error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes());
       error != cudaSuccess) {
     return error;
   }
+  const auto bytes = static_cast<size_t>(args.chunk * W * kBackwardThreads) * sizeof(S);
   const int64_t blocks = blocks_for(args.extent, W, kBackwardThreads);
   kernel<<<static_cast<unsigned>(blocks), kBackwardThreads, bytes, stream>>>(args);
   return cudaGetLastError();
@@ -114,11 +126,7 @@ int launch_backward(const Backward<S>& args, void* stream) {
 
 template <typename S>
 int64_t longest_chunk() {
-  int device = 0;
-  int bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes / static_cast<int64_t>(kWide<S> * kBackwardThreads * sizeof(S));
+  return most_shared_bytes() / static_cast<int64_t>(kWide<S> * kBackwardThreads * sizeof(S));
 }
 
 template int launch_forward<float>(const Forward<float>&, void*);

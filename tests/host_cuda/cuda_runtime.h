@@ -25,6 +25,7 @@
 
 #define __global__
 #define __shared__
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(threads)
 
 using cudaError_t = int;
