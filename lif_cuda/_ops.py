@@ -17,12 +17,20 @@ _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
 class Output(IntFlag):
-    """What ``lif_forward`` returns, in this order."""
+    """What ``lif_forward`` returns, in this order; the states are those of NeuronState."""
 
     SPIKES = 1
     COUNT = 2
-    MEMBRANE = 4
-    CHECKPOINTS = 8
+    RATE = 4
+    FIRST_SPIKE = 8
+    TRACE = 16
+    TRACE_BEFORE_RESET = 32
+    TOTAL = 64
+    MEMBRANE = 128
+    CURRENT = 256
+    ADAPTATION = 512
+    SILENCE = 1024
+    CHECKPOINTS = 2048
 
 
 class Wanted(IntFlag):
@@ -30,8 +38,28 @@ class Wanted(IntFlag):
 
     X = 1
     MEMBRANE = 2
-    BETA = 4
-    THRESHOLD = 8
+    CURRENT = 4
+    ADAPTATION = 8
+    BETA = 16
+    THRESHOLD = 32
+    V_RESET = 64
+    GAIN = 128
+    ALPHA = 256
+    KAPPA = 512
+    RHO = 1024
+
+
+class Trait(IntFlag):
+    """What sets a neuron apart from the plain one."""
+
+    STRICT = 1
+    DELAYED = 2
+    DETACH_RESET = 4
+    SYNAPSE = 8
+    ADAPTIVE = 16
+
+
+RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
 
 def _load() -> bool:
@@ -58,8 +86,8 @@ def _load() -> bool:
 
 HAS_CUDA_KERNELS = _load()
 
-_forward = torch.ops.lif_cuda.lif_forward.default
-_backward = torch.ops.lif_cuda.lif_backward.default
+lif_forward = torch.ops.lif_cuda.lif_forward.default
+lif_backward = torch.ops.lif_cuda.lif_backward.default
 
 
 def check_device(x: Tensor) -> None:
@@ -88,63 +116,3 @@ def checkpoint_interval(steps: int, device_type: str) -> int:
     if steps <= whole:
         return 0
     return -(-steps // max(2, round(steps / chunk)))
-
-
-def lif_forward(
-    x: Tensor,
-    membrane: Tensor | None,
-    beta: Tensor | None,
-    beta_value: float,
-    threshold: Tensor | None,
-    threshold_value: float,
-    steps: int,
-    outputs: int,
-    checkpoint_every: int,
-) -> list[Tensor]:
-    """All T steps forward; the tensors that ``outputs`` names, in the order of :class:`Output`."""
-    results: list[Tensor] = _forward(
-        x, membrane, beta, beta_value, threshold, threshold_value, steps, outputs, checkpoint_every
-    )
-    return results
-
-
-def lif_backward(
-    x: Tensor,
-    membrane: Tensor | None,
-    beta: Tensor | None,
-    beta_value: float,
-    threshold: Tensor | None,
-    threshold_value: float,
-    steps: int,
-    checkpoints: Tensor | None,
-    checkpoint_every: int,
-    grad_spikes: Tensor | None,
-    grad_count: Tensor | None,
-    grad_membrane: Tensor | None,
-    surrogate: int,
-    slope: float,
-    scale: float,
-    detach_reset: bool,
-    wanted: int,
-) -> list[Tensor]:
-    """All T steps backward; the gradients that ``wanted`` names, in the order of :class:`Wanted`."""
-    gradients: list[Tensor] = _backward(
-        x,
-        membrane,
-        beta,
-        beta_value,
-        threshold,
-        threshold_value,
-        steps,
-        checkpoints,
-        checkpoint_every,
-        grad_spikes,
-        grad_count,
-        grad_membrane,
-        surrogate,
-        slope,
-        scale,
-        detach_reset,
-        wanted,
-    )
-    return gradients

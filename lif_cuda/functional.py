@@ -2,91 +2,116 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _check, _ops
-from ._check import Output, Reset
+from . import _check, _layout, _ops
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset
+from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
+from ._ops import Trait
 from .surrogate import Surrogate
+
+_STATES = NeuronState._fields
+_SERIES = ("spikes", "trace", "trace_before_reset")
+# The order in which lif_backward takes incoming gradients.
+_INCOMING = (*_SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
+_NOT_DIFFERENTIABLE = ("total", "silence")
 
 
 class _Call(NamedTuple):
     """What a call is besides its tensors."""
 
-    beta_value: float
-    threshold_value: float
+    numbers: list[float]
     steps: int  # -1: x has a time axis
-    counted: bool
-    return_state: bool
-    detach_reset: bool
+    layout: Layout
+    reset: int
+    traits: int
+    refractory: int
+    rest: float
     surrogate: Surrogate
+    results: tuple[str, ...]  # what is returned, in the order of the operator
     checkpoint_every: int
+
+    def described(self) -> tuple[Any, ...]:
+        """The arguments that forward and backward share, from time_dim on."""
+        return (
+            self.layout.time_dim,
+            self.steps,
+            self.layout.time_first,
+            self.reset,
+            self.traits,
+            self.refractory,
+            self.rest,
+        )
 
 
 class _FusedLIF(torch.autograd.Function):
     """The fused operators under autograd.
 
-    Backward recomputes the membrane from x, so nothing is saved but the inputs and, for long T, the
-    membrane every few dozen steps. The ctx-style signature costs a third of the ``setup_context`` one.
+    Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
+    every few dozen steps. The ctx-style signature costs a third of the ``setup_context`` one.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        membrane: Tensor | None,
-        beta: Tensor | None,
-        threshold: Tensor | None,
-        call: _Call,
-    ) -> Any:
-        results = _run(x, membrane, beta, threshold, call)
+    def forward(ctx: Any, call: _Call, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        results = _run(x, tensors, call)
         checkpoints = results.pop() if call.checkpoint_every else None
-        ctx.save_for_backward(x, membrane, beta, threshold, checkpoints)
+        first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
+        ctx.save_for_backward(x, *tensors, checkpoints, first)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        return tuple(results) if call.return_state else results[0]
+        fixed = [
+            tensor
+            for name, tensor in zip(call.results, results, strict=True)
+            if name in _NOT_DIFFERENTIABLE
+        ]
+        if fixed:
+            ctx.mark_non_differentiable(*fixed)
+        return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, membrane, beta, threshold, checkpoints = ctx.saved_tensors
-        grad_out = grads[0]
-        grad_membrane = grads[1] if call.return_state else None
-        wanted = [bool(needed) for needed in ctx.needs_input_grad[:4]]
-        if grad_out is None and grad_membrane is None:
-            return (None,) * 5
+        x, *tensors, checkpoints, first = ctx.saved_tensors
+        # The steps of silence have no gradient; x and the smooth states come before them.
+        needed = [*ctx.needs_input_grad[1:5], *ctx.needs_input_grad[6:]]
+        given = {
+            name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None
+        }
+        if not given or not any(needed):
+            return (None,) * len(ctx.needs_input_grad)
         with torch.no_grad():
-            if grad_out is not None:
-                grad_out = _as_rows(grad_out, 0 if call.counted else 1)
-            if grad_membrane is not None:
-                grad_membrane = grad_membrane.contiguous()
+            surrogate = call.surrogate
+            dtype = checkpoints.dtype if checkpoints is not None else _check.STATE_DTYPES[x.dtype]
             computed = _ops.lif_backward(
                 x,
-                membrane,
-                beta,
-                call.beta_value,
-                threshold,
-                call.threshold_value,
-                call.steps,
+                tensors[:4],
+                tensors[4:],
+                call.numbers,
+                *call.described(),
                 checkpoints,
                 call.checkpoint_every,
-                None if call.counted else grad_out,
-                grad_out if call.counted else None,
-                grad_membrane,
-                call.surrogate.code,
-                call.surrogate.slope,
-                call.surrogate.scale,
-                call.detach_reset,
-                sum(1 << i for i, needed in enumerate(wanted) if needed),
+                first,
+                [_incoming(name, given.get(name), call.layout) for name in _INCOMING],
+                surrogate.code,
+                surrogate.slope,
+                surrogate.scale,
+                surrogate.values(dtype, x.device),
+                sum(1 << i for i, wanted in enumerate(needed) if wanted),
             )
+        if needed[0] and call.steps < 0 and call.layout.time_first:
+            computed[0] = computed[0].movedim(0, call.layout.time_dim)
         if torch.is_grad_enabled():
-            anchors = [t for t in (x, membrane, beta, threshold) if t is not None]
+            anchors = [tensor for tensor in (x, *tensors) if tensor is not None]
             computed = _NoDoubleBackward.apply(len(computed), *computed, *anchors)
         gradients = iter(computed)
-        return (*(next(gradients) if needed else None for needed in wanted), None)
+        found = [next(gradients) if wanted else None for wanted in needed]
+        return (None, *found[:4], None, *found[4:])
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -109,65 +134,71 @@ class _NoDoubleBackward(torch.autograd.Function):
         )
 
 
-def _run(
-    x: Tensor, membrane: Tensor | None, beta: Tensor | None, threshold: Tensor | None, call: _Call
-) -> list[Tensor]:
-    outputs = _ops.Output.COUNT if call.counted else _ops.Output.SPIKES
-    if call.return_state:
-        outputs |= _ops.Output.MEMBRANE
+def _run(x: Tensor, tensors: tuple[Tensor | None, ...], call: _Call) -> list[Tensor]:
+    """The results of a call, and the checkpoints after them if there are any."""
+    outputs = sum(_ops.Output[name.upper()] for name in call.results)
     if call.checkpoint_every:
         outputs |= _ops.Output.CHECKPOINTS
-    return _ops.lif_forward(
+    results: list[Tensor] = _ops.lif_forward(
         x,
-        membrane,
-        beta,
-        call.beta_value,
-        threshold,
-        call.threshold_value,
-        call.steps,
+        tensors[:4],
+        tensors[4:],
+        call.numbers,
+        *call.described(),
         int(outputs),
         call.checkpoint_every,
     )
+    return results
 
 
-def _as_rows(grad: Tensor, features_from: int) -> Tensor:
-    """``grad`` as it lies if the kernels can read it so, else a contiguous copy of it.
-
-    They read any stride in time, 0 included, over features that are dense or all at one address: the
-    gradient of ``out.sum()`` and that of ``out.mean(0)`` cost no copy.
-    """
-    if grad.is_contiguous():
-        return grad
-    strides = grad.stride()[features_from:]
-    sizes = grad.shape[features_from:]
-    if all(stride == 0 or size == 1 for stride, size in zip(strides, sizes, strict=True)):
-        return grad
-    if features_from and grad.select(0, 0).is_contiguous():
-        return grad
-    return grad.contiguous()
+def _incoming(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
+    """A gradient of an output as the kernels read it."""
+    if grad is None:
+        return None
+    if name in _STATES:
+        return grad.contiguous()
+    timed = name in _SERIES
+    if timed and layout.time_first:
+        grad = grad.movedim(0, layout.time_dim)
+    return _layout.as_rows(grad, layout.time_dim, timed)
 
 
-def _split_parameter(value: float | Tensor, features: torch.Size) -> tuple[Tensor | None, float]:
-    """A parameter as the kernels take it: a number, or values that repeat over the neurons."""
-    if not isinstance(value, Tensor):
-        return None, float(value)
-    sizes = list(value.shape)
-    while sizes and sizes[0] == 1:
-        del sizes[0]
-    period = features[len(features) - len(sizes) :]
-    return value.expand(value.shape[: value.dim() - len(sizes)] + period).contiguous(), 0.0
+def _one_minus(beta: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """``1 - beta``, rounded as the state's dtype rounds it."""
+    if isinstance(beta, Tensor):
+        return 1 - beta
+    return 1 - beta if dtype == torch.float64 else ctypes.c_float(1 - ctypes.c_float(beta).value).value
+
+
+def _result_names(options: CallOptions, states: tuple[str, ...]) -> tuple[str, ...]:
+    """What the operator has to return, in its order."""
+    outputs = _check.output_names(options.output)
+    asked = [name for name in _check.OUTPUTS if name in outputs]
+    return (*asked, *states) if options.return_state else tuple(asked)
 
 
 def lif(
     x: Tensor,
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
-    membrane: Tensor | None = None,
+    membrane: Tensor | NeuronState | None = None,
     *,
     steps: int | None = None,
+    time_dim: int = 0,
+    channel_dim: int | None = None,
     output: Output = "spikes",
     reset: Reset = "subtract",
+    v_reset: float | Tensor = 0.0,
+    delay_reset: bool = False,
     detach_reset: bool = False,
+    strict: bool = False,
+    gain: float | Tensor = 1.0,
+    decay_input: bool = False,
+    rest: float = 0.0,
+    alpha: float | Tensor | None = None,
+    kappa: float | Tensor | None = None,
+    rho: float | Tensor | None = None,
+    refractory: int = 0,
     surrogate: Surrogate = DEFAULT_SURROGATE,
     return_state: bool = True,
 ) -> Any:
@@ -175,66 +206,175 @@ def lif(
 
     For each neuron, from ``v[-1] = membrane``::
 
-        u[t] = beta * v[t-1] + x[t]              integrate and leak
+        u[t] = beta * v[t-1] + gain * x[t]       integrate and leak
         s[t] = 1 if u[t] >= threshold else 0     fire
         v[t] = u[t] - threshold * s[t]           reset "subtract"
+             = v_reset if s[t] else u[t]         reset "zero"
+             = u[t]                              reset "none"
 
     The derivative of the spike is ``surrogate`` in the backward pass. Spikes, membranes and the
-    gradients of ``x`` and ``membrane`` are bit for bit those of :func:`lif_cuda.reference.lif`; the
-    equations of the kernels stand in ``csrc/neuron/step.h``.
+    gradients of ``x`` and ``membrane`` are bit for bit those of :func:`lif_cuda.reference.lif` (with the
+    surrogates that hold an exponential, gradients within a few ulp); the equations of the kernels stand in
+    ``csrc/neuron/step.h``.
 
     Args:
-        x: input current, [T, batch..., features...], float32 or float64, on a CPU or a CUDA device. With
-            ``steps``: a constant input without a time axis, [batch..., features...], read once for
-            all T steps; its gradient has no time axis either. Copied once if it is not contiguous.
-        beta: membrane decay a step, ``exp(-dt / tau)``: a number in [0, 1], or a tensor of x's dtype
-            that broadcasts from the right over x without its time axis; [features] is one per neuron.
-        threshold: membrane at which a neuron fires: a number or a tensor, like ``beta``.
-        membrane: state before the first step, [batch..., features...], of x's dtype; None: zeros.
+        x: input current, [T, batch..., features...] with its time axis at ``time_dim``; float32, float64,
+            float16 or bfloat16, on a CPU or a CUDA device. With ``steps``: a constant input without a time
+            axis, [batch..., features...], read once for all T steps; its gradient has no time axis either.
+            Any dense memory format is read as it lies, and so are slices of features and expanded axes;
+            what has its time axis innermost or strided features is copied once.
+        beta: membrane decay a step, ``exp(-dt / tau)`` (:func:`decay_of` gives it): a number in [0, 1], or a
+            tensor of the state's dtype or x's that broadcasts from the right over x without its time axis;
+            [features] is one per neuron. So are all parameters below that are "a number or a tensor".
+        threshold: membrane at which a neuron fires: a number or a tensor.
+        membrane: state before the first step, [batch..., features...], of the state's dtype (float32 for
+            16-bit x, else x's); for neurons with more state a :class:`NeuronState`; None: zeros.
         steps: the number of time steps T of a constant input; None: x has a time axis.
-        output: ``"spikes"`` or ``"count"``.
-        reset: ``"subtract"``.
+        time_dim: the time axis of x and of outputs with one.
+        channel_dim: the axis of x along which one-dimensional parameters lie; None: the last.
+        output: ``"spikes"``: [T, ...] zeros and ones in x's dtype; ``"count"``: their sum over time;
+            ``"rate"``: their mean (0 if T is); ``"first_spike"``: the step of the first spike, T where there
+            is none; ``"trace"`` and ``"trace_before_reset"``: v[t] and u[t], [T, ...] in x's dtype;
+            ``"total"``: the spikes of all neurons together, int64. Or a tuple of names. Those without a time
+            axis are of the state's dtype.
+        reset: ``"subtract"``, ``"zero"`` or ``"none"``.
+        v_reset: the membrane after a reset to "zero": a number or a tensor.
+        delay_reset: reset on the way into the next step, undecayed, as snnTorch does:
+            ``u[t] = beta * u[t-1] + gain * x[t] - threshold * s[t-1]``, or ``u[t-1]`` set to ``v_reset``
+            before it leaks. The state is u, and a spike of the initial one resets the first step. Needs
+            ``detach_reset=True``.
         detach_reset: keep the gradient from flowing through the reset.
+        strict: fire above the threshold, not at it.
+        gain: factor of the input: a number or a tensor.
+        decay_input: let the gain be ``1 - beta``.
+        rest: the membrane toward which the leak goes: ``beta * (v - rest) + rest``.
+        alpha: decay of a synaptic current that comes before the membrane, ``i[t] = alpha * i[t-1] + x[t]`` in
+            place of x: a number in [0, 1] or a tensor; None: no such current.
+        kappa, rho: threshold ``threshold + kappa * b[t-1]`` that adapts, ``b[t] = rho * b[t-1] + s[t]``:
+            numbers or tensors; None: a constant threshold.
+        refractory: steps after a spike in which the neuron neither integrates nor leaks nor fires.
         surrogate: the derivative that stands in for the spike's.
-        return_state: False: return ``out`` alone and write no final membrane.
+        return_state: False: return ``out`` alone and write no final state.
 
     Returns:
-        ``(out, membrane)``: spikes [T, batch..., features...] of x's dtype, zeros and ones, or their
-        count over time [batch..., features...]; and the state after the last step, ready for the
-        next call. With T = 0 the state is a copy of ``membrane``. ``out`` alone without
-        ``return_state``.
+        ``(out, membrane)``: the output, or a NamedTuple of those asked for; and the state after the last
+        step, ready for the next call: a tensor, or a :class:`NeuronState`. With T = 0 the state is a copy of
+        ``membrane``. ``out`` alone without ``return_state``.
+
+        The gradient of the first-spike time, ``sum over t of prod over k <= t of (1 - s[k])``, is that of
+        the product rule with the surrogate for ``ds``: it moves the first spike, and it is not zero where
+        there is none.
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type, dtype, device, shape or value; the
-            message names it and the remedy.
+        TypeError, ValueError: an argument has the wrong type, dtype, device, shape or value, or does not
+            go with another; the message names it and the remedy.
         RuntimeError: x is on a CUDA device and this build has no CUDA kernels.
         NotImplementedError: x is on another kind of device; or the gradient is differentiated again.
     """
-    options = _check.CallOptions(steps, output, reset, detach_reset, surrogate, return_state)
-    x, features = _check.check_call(x, beta, threshold, membrane, options)
+    options = CallOptions(
+        steps,
+        time_dim,
+        channel_dim,
+        output,
+        reset,
+        delay_reset,
+        detach_reset,
+        strict,
+        decay_input,
+        rest,
+        refractory,
+        surrogate,
+        return_state,
+    )
+    parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
+    checked = _check.check_call(x, parameters, membrane, options)
     _ops.check_device(x)
-    betas, beta_value = _split_parameter(beta, features)
-    thresholds, threshold_value = _split_parameter(threshold, features)
-    x = x.contiguous()
-    if membrane is not None:
-        membrane = membrane.contiguous()
-    differentiate = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, membrane, betas, thresholds)
+    parameters = checked.parameters
+    if decay_input:
+        parameters = parameters._replace(gain=_one_minus(parameters.beta, checked.state_dtype))
+    layout = _layout.layout_of(x, checked.time_dim, steps is not None)
+    constant = steps is not None
+    x = _layout.arrange(x, layout.features if constant else layout.order)
+    if layout.copy:
+        x = x.contiguous()
+    states = [checked.states.get(name) for name in _STATES]
+    tensors: list[Tensor | None] = [
+        None if state is None else _layout.arrange(state, layout.features).contiguous() for state in states
+    ]
+    numbers = []
+    for value in parameters:
+        if isinstance(value, Tensor):
+            tensors.append(_layout.arrange_parameter(value, checked.features, layout.features))
+            numbers.append(0.0)
+        else:
+            tensors.append(None)
+            numbers.append(0.0 if value is None else float(value))
+    differentiate = torch.is_grad_enabled() and (
+        x.requires_grad or any(tensor is not None and tensor.requires_grad for tensor in tensors)
     )
     every = 0
     if differentiate:
-        every = _ops.checkpoint_interval(x.shape[0] if steps is None else steps, x.device.type)
+        every = _ops.checkpoint_interval(steps if constant else x.shape[layout.time_dim], x.device.type)
+    traits = (
+        (Trait.STRICT if strict else 0)
+        | (Trait.DELAYED if delay_reset else 0)
+        | (Trait.DETACH_RESET if detach_reset else 0)
+        | (Trait.SYNAPSE if alpha is not None else 0)
+        | (Trait.ADAPTIVE if kappa is not None else 0)
+    )
     call = _Call(
-        beta_value,
-        threshold_value,
+        numbers,
         -1 if steps is None else steps,
-        output == "count",
-        return_state,
-        detach_reset,
+        layout,
+        _ops.RESETS[reset],
+        int(traits),
+        refractory,
+        float(rest),
         surrogate,
+        _result_names(options, tuple(checked.states)),
         every,
     )
-    if differentiate:
-        return _FusedLIF.apply(x, membrane, betas, thresholds, call)
-    results = _run(x, membrane, betas, thresholds, call)
-    return tuple(results) if return_state else results[0]
+    results = _FusedLIF.apply(call, x, *tensors) if differentiate else _run(x, tuple(tensors), call)
+    found = {
+        name: _layout.arrange(
+            tensor,
+            layout.output if name in _SERIES else layout.state if name != "total" else None,
+        )
+        for name, tensor in zip(call.results, results, strict=True)
+    }
+    if isinstance(output, str):
+        out = found[output]
+    else:
+        out = _check.outputs_type(output)(*(found[name] for name in output))
+    if not return_state:
+        return out
+    if len(checked.states) == 1:
+        return out, found["membrane"]
+    return out, NeuronState(*(found.get(name) for name in _STATES))
+
+
+def decay_of(tau: float | Tensor, dt: float, decay: str) -> float | Tensor:
+    """The decay a step of a time constant ``tau``, for steps of ``dt`` (both in the same unit of time).
+
+    ``decay="exp"`` is the exact solution of ``dv/dt = -v / tau`` over a step, ``exp(-dt / tau)``;
+    ``decay="euler"`` the forward Euler step, ``1 - dt / tau``, which is what SpikingJelly's ``tau`` means
+    with ``dt = 1``: its tau = 2 is 0.5, where exp gives 0.607.
+
+    Raises:
+        TypeError, ValueError: an argument is not a number (``tau``: or a tensor) above 0, or ``tau < dt``
+            with ``"euler"``, where the membrane would change its sign at each step.
+    """
+    _check.check_choice("decay", decay, ("exp", "euler"))
+    if isinstance(dt, Tensor):
+        raise TypeError("dt must be a number, got a tensor")
+    _check.check_number("dt", dt)
+    smallest = float(tau.min()) if isinstance(tau, Tensor) else _check.check_number("tau", tau)
+    if not dt > 0:
+        raise ValueError(f"dt must be above 0, got {dt}")
+    if not smallest > 0:
+        raise ValueError(f"tau must be above 0, got {smallest:g}")
+    if decay == "euler":
+        if smallest < dt:
+            raise ValueError(f"tau must be at least dt, {dt:g}, with decay='euler'; got {smallest:g}")
+        return 1 - dt / tau
+    return torch.exp(-dt / tau) if isinstance(tau, Tensor) else math.exp(-dt / tau)

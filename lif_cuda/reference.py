@@ -1,11 +1,8 @@
-"""The neuron in plain eager PyTorch: what the kernels are held against, bit for bit.
+"""The neurons in plain eager PyTorch: what the kernels are held against, bit for bit.
 
 This file imports none of the kernels. It uses separate multiplications, additions and subtractions
-only: ``addcmul``, ``lerp`` and ``add(alpha=)`` round once where the equations round twice.
-
-    u[t] = beta * v[t-1] + x[t]              integrate and leak
-    s[t] = 1 if u[t] >= threshold else 0     fire
-    v[t] = u[t] - threshold * s[t]           reset "subtract"
+only: ``addcmul``, ``lerp`` and ``add(alpha=)`` round once where the equations round twice. The order in
+which a step uses its spikes is the order in which autograd adds up their gradients, last use first.
 """
 
 from __future__ import annotations
@@ -16,62 +13,182 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._check import Output, Reset
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset
 from ._module import DEFAULT_SURROGATE, LIFModule
 from .surrogate import Surrogate
+
+
+def _fire(u: Tensor, threshold: Tensor, strict: bool) -> Tensor:
+    return u > threshold if strict else u >= threshold
 
 
 class _Spike(torch.autograd.Function):
     """A step forward; the surrogate derivative backward."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, threshold: Tensor, surrogate: Surrogate) -> Tensor:
+    def forward(ctx: Any, u: Tensor, threshold: Tensor, surrogate: Surrogate, strict: bool) -> Tensor:
         ctx.save_for_backward(u, threshold)
         ctx.surrogate = surrogate
-        return (u >= threshold).to(u.dtype)
+        return _fire(u, threshold, strict).to(u.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         u, threshold = ctx.saved_tensors
         through = grads[0] * ctx.surrogate.derivative(u - threshold)
-        return through, (-through).sum_to_size(threshold.shape), None
+        return through, (-through).sum_to_size(threshold.shape), None, None
+
+
+class _ResetToValue(torch.autograd.Function):
+    """``v_reset`` where the neuron fired, else u: the derivative of ``u * (1 - s) + v_reset * s``.
+
+    That product itself would make NaN of an infinite membrane.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, v_reset: Tensor, s: Tensor) -> Tensor:
+        ctx.save_for_backward(u, v_reset, s)
+        return torch.where(s != 0, v_reset, u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, v_reset, s = ctx.saved_tensors
+        (a,) = grads
+        return (
+            torch.where(s != 0, torch.zeros_like(a), a),
+            (a * s).sum_to_size(v_reset.shape),
+            (v_reset - u) * a,
+        )
 
 
 def lif(
     x: Tensor,
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
-    membrane: Tensor | None = None,
+    membrane: Tensor | NeuronState | None = None,
     *,
     steps: int | None = None,
+    time_dim: int = 0,
+    channel_dim: int | None = None,
     output: Output = "spikes",
     reset: Reset = "subtract",
+    v_reset: float | Tensor = 0.0,
+    delay_reset: bool = False,
     detach_reset: bool = False,
+    strict: bool = False,
+    gain: float | Tensor = 1.0,
+    decay_input: bool = False,
+    rest: float = 0.0,
+    alpha: float | Tensor | None = None,
+    kappa: float | Tensor | None = None,
+    rho: float | Tensor | None = None,
+    refractory: int = 0,
     surrogate: Surrogate = DEFAULT_SURROGATE,
     return_state: bool = True,
 ) -> Any:
     """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors."""
-    options = _check.CallOptions(steps, output, reset, detach_reset, surrogate, return_state)
-    x, features = _check.check_call(x, beta, threshold, membrane, options)
+    options = CallOptions(
+        steps,
+        time_dim,
+        channel_dim,
+        output,
+        reset,
+        delay_reset,
+        detach_reset,
+        strict,
+        decay_input,
+        rest,
+        refractory,
+        surrogate,
+        return_state,
+    )
+    parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
+    checked = _check.check_call(x, parameters, membrane, options)
+    time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
 
-    beta = torch.as_tensor(beta, dtype=x.dtype, device=x.device)
-    threshold = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
-    currents = x.unbind(0) if steps is None else (x,) * steps
-    v = x.new_zeros(features) if membrane is None else membrane.clone()
-    count = x.new_zeros(features)
-    spikes = []
+    def parameter(value: float | Tensor | None) -> Any:
+        return None if value is None else torch.as_tensor(value, dtype=dtype, device=x.device)
+
+    def start(name: str) -> Tensor:
+        value = checked.states.get(name)
+        return torch.zeros(features, dtype=dtype, device=x.device) if value is None else value.clone()
+
+    beta, threshold, v_reset, gain, alpha, kappa, rho = map(parameter, checked.parameters)
+    gain = 1 - beta if decay_input else gain
+    v, i, b, q = (start(name) for name in NeuronState._fields)
+    names = _check.output_names(output)
+    count = torch.zeros_like(v)
+    alive, first = torch.ones_like(v), torch.zeros_like(v)
+    total = torch.zeros((), dtype=torch.int64, device=x.device)
+    series: dict[str, list[Tensor]] = {"spikes": [], "trace": [], "trace_before_reset": []}
+
+    currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps
     for current in currents:
-        u = beta * v + current
-        s = _Spike.apply(u, threshold, surrogate)
-        v = u - threshold * (s.detach() if detach_reset else s)
-        if output == "count":
-            count = count + s
-        else:
-            spikes.append(s)
+        # Integrate and leak.
+        if alpha is not None:
+            current = i = alpha * i + current
+        drive = gain * current
+        before = v
+        if delay_reset and reset == "zero":
+            before = _ResetToValue.apply(v, v_reset, _fire(v, threshold, strict).to(dtype))
+        u = beta * before + drive if rest == 0 else beta * (before - rest) + rest + drive
+        if delay_reset and reset == "subtract":
+            u = u - threshold * _fire(v, threshold, strict).to(dtype)
+        if refractory:
+            u = torch.where(q > 0, v, u)
 
-    series = torch.stack(spikes) if spikes else x.new_zeros((0, *features))
-    out = count if output == "count" else series
-    return (out, v) if return_state else out
+        # Fire.
+        level = threshold if kappa is None else threshold + kappa * b
+        s = _Spike.apply(u, level, surrogate, strict)
+        if refractory:
+            s = torch.where(q > 0, torch.zeros_like(s), s)
+
+        # Reset.
+        by = s.detach() if detach_reset else s
+        if delay_reset or reset == "none":
+            v = u.view_as(u)  # a node of its own, so that gradients of v meet before they reach u
+        elif reset == "subtract":
+            v = u - level * by
+        else:
+            v = _ResetToValue.apply(u, v_reset, by)
+        if kappa is not None:
+            b = rho * b + s
+        if refractory:
+            q = torch.where(s != 0, torch.full_like(q, refractory), (q - 1).clamp(min=0))
+
+        # Read out.
+        if "count" in names or "rate" in names:
+            count = count + s
+        if "first_spike" in names:
+            alive = alive * (1 - s)
+            first = first + alive
+        if "total" in names:
+            total = total + (s != 0).sum()
+        series["spikes"].append(s)
+        series["trace"].append(v)
+        series["trace_before_reset"].append(u)
+
+    def stacked(name: str) -> Tensor:
+        if series[name]:
+            return torch.stack(series[name], time_dim).to(x.dtype)
+        return x.new_zeros((*features[:time_dim], 0, *features[time_dim:]))
+
+    found: dict[str, Tensor] = {
+        "count": count,
+        "rate": count / max(len(currents), 1),
+        "first_spike": first,
+        "total": total,
+    }
+    found |= {name: stacked(name) for name in reversed(series) if name in names}
+    if isinstance(output, str):
+        out = found[output]
+    else:
+        out = _check.outputs_type(output)(*(found[name] for name in output))
+    if not return_state:
+        return out
+    if len(checked.states) == 1:
+        return out, v
+    final = dict(zip(NeuronState._fields, (v, i, b, q), strict=True))
+    return out, NeuronState(*(final[name] if name in checked.states else None for name in final))
 
 
 class ReferenceLIF(LIFModule):

@@ -15,68 +15,61 @@ int64_t useful_threads(const Extent& extent) {
   return most < 1 ? 1 : most < threads ? most : threads;
 }
 
-template <typename Run>
-void run_tasks(const cpu::Tiling& tiling, int64_t threads, const Run& run) {
+// Run `kernel(args, tiling, begin, end)` over all tasks.
+template <typename Args, typename Kernel>
+void run_tasks(const Args& args, int64_t most_neurons, const Kernel& kernel) {
+  const int64_t threads = useful_threads(args.extent);
+  const cpu::Tiling tiling = cpu::tile(args.extent, most_neurons, threads);
   if (threads == 1) {
-    run(0, tiling.tasks);
+    kernel(args, tiling, 0, tiling.tasks);
     return;
   }
-  torch::stable::parallel_for(0, tiling.tasks, (tiling.tasks + threads - 1) / threads, run);
+  torch::stable::parallel_for(0, tiling.tasks, (tiling.tasks + threads - 1) / threads,
+                              [&](int64_t begin, int64_t end) { kernel(args, tiling, begin, end); });
 }
 
-template <typename S>
-void launch_forward(const Forward<S>& args) {
-  const int64_t threads = useful_threads(args.extent);
-  const cpu::Tiling tiling = cpu::tile(args.extent, cpu::kForwardNeurons, threads);
-  const auto kernels = cpu::active_kernels<S>();
-  run_tasks(tiling, threads, [&](int64_t begin, int64_t end) { kernels.forward(args, tiling, begin, end); });
+std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Tensors& parameters,
+                                const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
+                                bool time_first, int64_t reset, int64_t traits, int64_t refractory,
+                                double rest, int64_t outputs, int64_t checkpoint_every) {
+  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
+                        time_first, reset, traits,     refractory, rest};
+  return with_type_of(x, [&](auto* of) {
+    using T = std::remove_pointer_t<decltype(of)>;
+    return forward<T>(problem, outputs, checkpoint_every, [](const Forward<T>& args) {
+      run_tasks(args, cpu::kForwardNeurons, cpu::active_kernels<T>().forward);
+    });
+  });
 }
 
-template <typename S>
-void launch_backward(const Backward<S>& args) {
-  const int64_t threads = useful_threads(args.extent);
-  const cpu::Tiling tiling = cpu::tile(args.extent, cpu::kBackwardNeurons, threads);
-  const auto kernels = cpu::active_kernels<S>();
-  run_tasks(tiling, threads, [&](int64_t begin, int64_t end) { kernels.backward(args, tiling, begin, end); });
-}
-
-// The sum is the same for any number of threads.
-template <typename S>
-Tensor reduce(const Tensor& partial, const Tensor& parameter) {
-  Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
-  const int64_t columns = parameter.numel();
-  if (columns > 0) {
-    cpu::active_kernels<S>().sum_rows(static_cast<const S*>(partial.const_data_ptr()),
-                                      partial.numel() / columns, columns,
-                                      static_cast<S*>(sum.mutable_data_ptr()), 0, columns);
-  }
-  return sum;
-}
-
-std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
-                                double beta_value, const OptionalTensor& threshold, double threshold_value,
-                                int64_t steps, int64_t outputs, int64_t checkpoint_every) {
-  const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  if (x.scalar_type() == ScalarType::Double) {
-    return forward<double>(problem, outputs, checkpoint_every, &launch_forward<double>);
-  }
-  return forward<float>(problem, outputs, checkpoint_every, &launch_forward<float>);
-}
-
-std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
-                                 double beta_value, const OptionalTensor& threshold, double threshold_value,
-                                 int64_t steps, const OptionalTensor& checkpoints, int64_t checkpoint_every,
-                                 const OptionalTensor& grad_spikes, const OptionalTensor& grad_count,
-                                 const OptionalTensor& grad_membrane, int64_t surrogate, double slope,
-                                 double scale, bool detach_reset, int64_t wanted) {
-  const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count,
-                            grad_membrane, surrogate,        slope,       scale,
-                            detach_reset};
-  if (x.scalar_type() == ScalarType::Double) {
-    return backward<double>(problem, gradients, wanted, &launch_backward<double>, &reduce<double>);
-  }
-  return backward<float>(problem, gradients, wanted, &launch_backward<float>, &reduce<float>);
+std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Tensors& parameters,
+                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
+                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
+                                 double rest, const OptionalTensor& checkpoints, int64_t checkpoint_every,
+                                 const OptionalTensor& first_spike, const Tensors& grads, int64_t surrogate,
+                                 double slope, double scale, const OptionalTensor& table, int64_t wanted) {
+  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
+                        time_first, reset, traits,     refractory, rest};
+  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads,
+                            surrogate,   slope,            scale,       table};
+  return with_type_of(x, [&](auto* of) {
+    using T = std::remove_pointer_t<decltype(of)>;
+    using S = StateOf<T>;
+    const auto launch = [](const Backward<T>& args) {
+      run_tasks(args, cpu::kBackwardNeurons, cpu::active_kernels<T>().backward);
+    };
+    // The sum is the same for any number of threads.
+    const auto reduce = [](const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
+                           const Tensor& parameter) {
+      Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
+      if (columns > 0) {
+        cpu::active_kernels<T>().sum_partials(static_cast<const S*>(partial.const_data_ptr()), rows, columns,
+                                              repeat, static_cast<S*>(sum.mutable_data_ptr()));
+      }
+      return sum;
+    };
+    return backward<T>(problem, gradients, wanted, launch, reduce);
+  });
 }
 
 }  // namespace

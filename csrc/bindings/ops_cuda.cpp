@@ -23,58 +23,53 @@ void check_launch(int error, const char* name) {
   }
 }
 
-// torch's sum over a dimension is deterministic on CUDA: no atomics, an order set by the sizes.
-Tensor reduce(const Tensor& partial, const Tensor& parameter) {
-  const int64_t columns = parameter.numel();
-  const int64_t rows = columns > 0 ? partial.numel() / columns : 0;
-  const std::array<int64_t, 2> matrix{rows, columns};
-  const std::array<int64_t, 1> over{0};
-  const Tensor sum = torch::stable::sum(torch::stable::view(partial, matrix), over);
+// torch's sum over dimensions is deterministic on CUDA: no atomics, an order set by the sizes.
+Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat, const Tensor& parameter) {
+  const std::array<int64_t, 3> cube{rows, columns, repeat};
+  const std::array<int64_t, 2> over{0, 2};
+  const Tensor sum = torch::stable::sum(torch::stable::view(partial, cube), over);
   return torch::stable::view(sum, shape_of(parameter));
 }
 
-template <typename S>
-std::vector<Tensor> forward_as(const Neurons& problem, int64_t outputs, int64_t checkpoint_every) {
-  const int32_t device = problem.x.get_device_index();
+std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Tensors& parameters,
+                                const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
+                                bool time_first, int64_t reset, int64_t traits, int64_t refractory,
+                                double rest, int64_t outputs, int64_t checkpoint_every) {
+  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
+                        time_first, reset, traits,     refractory, rest};
+  const int32_t device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  return forward<S>(problem, outputs, checkpoint_every, [&](const Forward<S>& args) {
-    check_launch(cuda::launch_forward(args, current_stream(device)), "lif_forward");
+  return with_type_of(x, [&](auto* of) {
+    using T = std::remove_pointer_t<decltype(of)>;
+    return forward<T>(problem, outputs, checkpoint_every, [&](const Forward<T>& args) {
+      check_launch(cuda::launch_forward(args, current_stream(device)), "lif_forward");
+    });
   });
 }
 
-template <typename S>
-std::vector<Tensor> backward_as(const Neurons& problem, const Gradients& gradients, int64_t wanted) {
-  const int32_t device = problem.x.get_device_index();
+std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Tensors& parameters,
+                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
+                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
+                                 double rest, const OptionalTensor& checkpoints, int64_t checkpoint_every,
+                                 const OptionalTensor& first_spike, const Tensors& grads, int64_t surrogate,
+                                 double slope, double scale, const OptionalTensor& table, int64_t wanted) {
+  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
+                        time_first, reset, traits,     refractory, rest};
+  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads,
+                            surrogate,   slope,            scale,       table};
+  const int32_t device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const auto launch = [&](const Backward<S>& args) {
-    STD_TORCH_CHECK(args.chunk <= cuda::longest_chunk<S>(), "a chunk of ", args.chunk,
-                    " time steps does not fit in shared memory; give checkpoints every ",
-                    cuda::longest_chunk<S>(), " steps or fewer");
-    check_launch(cuda::launch_backward(args, current_stream(device)), "lif_backward");
-  };
-  return backward<S>(problem, gradients, wanted, launch, &reduce);
-}
-
-std::vector<Tensor> lif_forward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
-                                double beta_value, const OptionalTensor& threshold, double threshold_value,
-                                int64_t steps, int64_t outputs, int64_t checkpoint_every) {
-  const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  return x.scalar_type() == ScalarType::Double ? forward_as<double>(problem, outputs, checkpoint_every)
-                                               : forward_as<float>(problem, outputs, checkpoint_every);
-}
-
-std::vector<Tensor> lif_backward(const Tensor& x, const OptionalTensor& membrane, const OptionalTensor& beta,
-                                 double beta_value, const OptionalTensor& threshold, double threshold_value,
-                                 int64_t steps, const OptionalTensor& checkpoints, int64_t checkpoint_every,
-                                 const OptionalTensor& grad_spikes, const OptionalTensor& grad_count,
-                                 const OptionalTensor& grad_membrane, int64_t surrogate, double slope,
-                                 double scale, bool detach_reset, int64_t wanted) {
-  const Neurons problem{x, membrane, beta, beta_value, threshold, threshold_value, steps};
-  const Gradients gradients{checkpoints,   checkpoint_every, grad_spikes, grad_count,
-                            grad_membrane, surrogate,        slope,       scale,
-                            detach_reset};
-  return x.scalar_type() == ScalarType::Double ? backward_as<double>(problem, gradients, wanted)
-                                               : backward_as<float>(problem, gradients, wanted);
+  return with_type_of(x, [&](auto* of) {
+    using T = std::remove_pointer_t<decltype(of)>;
+    const auto launch = [&](const Backward<T>& args) {
+      const int64_t longest = cuda::longest_chunk<T>(args.neuron);
+      STD_TORCH_CHECK(args.chunk <= longest, "a chunk of ", args.chunk,
+                      " time steps does not fit in shared memory; give checkpoints every ", longest,
+                      " steps or fewer");
+      check_launch(cuda::launch_backward(args, current_stream(device)), "lif_backward");
+    };
+    return backward<T>(problem, gradients, wanted, launch, &reduce);
+  });
 }
 
 }  // namespace

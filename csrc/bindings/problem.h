@@ -1,13 +1,24 @@
 // From the tensors of an operator call to the plain structs that the kernels take, for CPU and CUDA alike.
 //
-//   x               [T, features...], or [features...] where steps >= 0: a constant input. Contiguous.
+//   x               [outer..., T, inner...], the time axis at time_dim, or [outer..., inner...] where
+//                   steps >= 0: a constant input. float32, float64, float16 or bfloat16. The inner axes are
+//                   dense; the outer ones have one stride.
+//   state           membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
+//                   contiguous, in the state's dtype (float32 for 16-bit x, else x's); absent: zeros
+//   parameters      beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
+//                   `numbers`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
+//                   from the right over [outer..., inner...] and is 1 only at its ends
 //   steps           -1: x has a time axis; otherwise T
-//   membrane        [features...], contiguous; absent: zeros
-//   beta, threshold absent: the number beside them; otherwise contiguous values that repeat over the
-//                   neurons, neuron m having values[m % numel]
+//   time_first      whether outputs with a time axis are [T, outer..., inner...] or like x
+//   reset, traits   Reset, and the sum of Trait flags
+//   refractory      steps of silence after a spike
 //   outputs         the sum of Output flags: the tensors to return, in that order
-//   checkpoints     [ceil(T / checkpoint_every) - 1, features...]: the membrane before steps K, 2K, ...
-//   grad_spikes     like the spikes; contiguous, or constant over time (time stride 0), or one value a step
+//   checkpoints     [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
+//                   K, 2K, ...
+//   first_spike     the output of that name; needed for its gradient
+//   grads           of the outputs, in the order of Incoming, those with a time axis like x: any strides in
+//                   outer and time, dense in the inner axes or one value for all of them
+//   table           of a tabulated surrogate, in the state's dtype
 //   wanted          the sum of Wanted flags: the gradients to return, in that order
 //
 // These checks are a backstop for calls that bypass lif_cuda.functional: they keep a wrong call from
@@ -30,19 +41,70 @@ namespace lif::bindings {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<OptionalTensor>;
 using Shape = std::vector<int64_t>;
 
-enum Output : int64_t { kSpikes = 1, kCount = 2, kMembrane = 4, kCheckpoints = 8 };
-enum Wanted : int64_t { kGradX = 1, kGradMembrane = 2, kGradBeta = 4, kGradThreshold = 8 };
+enum Trait : int64_t { kStrict = 1, kDelayed = 2, kDetachReset = 4, kSynapse = 8, kAdaptive = 16 };
+enum Output : int64_t {
+  kSpikes = 1,
+  kCount = 2,
+  kRate = 4,
+  kFirstSpike = 8,
+  kTrace = 16,
+  kTraceBefore = 32,
+  kTotal = 64,
+  kFinalState = 128,  // times 2 for each further state
+  kCheckpoints = 2048
+};
+enum Incoming : size_t {
+  kOfSpikes,
+  kOfTrace,
+  kOfTraceBefore,
+  kOfCount,
+  kOfRate,
+  kOfFirstSpike,
+  kOfState,
+  kIncoming = kOfState + kSmoothStates
+};
+enum Wanted : int64_t { kGradX = 1, kGradState = 2, kGradParameter = 16 };
+
+template <typename T>
+constexpr ScalarType kTypeOf = ScalarType::Float;
+template <>
+inline constexpr ScalarType kTypeOf<double> = ScalarType::Double;
+
+// Call `run` with a null pointer to the type of x's elements.
+template <typename Run>
+auto with_type_of(const Tensor& x, const Run& run) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return run(static_cast<float*>(nullptr));
+    case ScalarType::Double:
+      return run(static_cast<double*>(nullptr));
+    case ScalarType::Half:
+      return run(static_cast<Half*>(nullptr));
+    case ScalarType::BFloat16:
+      return run(static_cast<BFloat16*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, "x must have dtype float32, float64, float16 or bfloat16");
+  }
+}
 
 inline Shape shape_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   return Shape(sizes.begin(), sizes.end());
 }
 
-inline Shape with_leading(int64_t size, const Shape& features) {
-  Shape shape(features.size() + 1, size);
-  std::copy(features.begin(), features.end(), shape.begin() + 1);
+inline int64_t numel(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t size : shape) {
+    n *= size;
+  }
+  return n;
+}
+
+inline Shape with_axis(Shape shape, int64_t at, int64_t size) {
+  shape.insert(shape.begin() + at, size);
   return shape;
 }
 
@@ -57,67 +119,160 @@ inline bool requires_grad(const Tensor& tensor) {
 }
 
 // What forward and backward share.
-struct Neurons {
+struct Problem {
   const Tensor& x;
-  const OptionalTensor& membrane;
-  const OptionalTensor& beta;
-  double beta_value;
-  const OptionalTensor& threshold;
-  double threshold_value;
+  const Tensors& state;
+  const Tensors& parameters;
+  const std::vector<double>& numbers;
+  int64_t time_dim;
   int64_t given_steps;
+  bool time_first;
+  int64_t reset;
+  int64_t traits;
+  int64_t refractory;
+  double rest;
 
   bool constant_input() const { return given_steps >= 0; }
-  int64_t steps() const { return constant_input() ? given_steps : x.sizes()[0]; }
+  int64_t steps() const { return constant_input() ? given_steps : x.sizes()[time_dim]; }
   Shape features() const {
-    const auto sizes = x.sizes();
-    return Shape(sizes.begin() + (constant_input() ? 0 : 1), sizes.end());
-  }
-  int64_t count() const {
-    int64_t n = 1;
-    for (int64_t size : features()) {
-      n *= size;
+    Shape shape = shape_of(x);
+    if (!constant_input()) {
+      shape.erase(shape.begin() + time_dim);
     }
-    return n;
+    return shape;
   }
-  Extent extent() const { return {1, steps(), count()}; }
+  Extent extent() const {
+    const Shape shape = features();
+    Extent extent{1, steps(), 1};
+    for (size_t i = 0; i < shape.size(); ++i) {
+      (static_cast<int64_t>(i) < time_dim ? extent.outer : extent.inner) *= shape[i];
+    }
+    return extent;
+  }
 };
 
-inline void check_like_x(const Tensor& x, const OptionalTensor& tensor, const char* name, int64_t numel) {
+inline void check_like_x(const Tensor& x, const OptionalTensor& tensor, const char* name, ScalarType type,
+                         int64_t elements) {
   if (!tensor) {
     return;
   }
-  STD_TORCH_CHECK(tensor->scalar_type() == x.scalar_type(), name, " must have the dtype of x");
+  STD_TORCH_CHECK(tensor->scalar_type() == type, name,
+                  " must have the dtype of the state: float64 where x has it, else float32");
   STD_TORCH_CHECK(tensor->is_cuda() == x.is_cuda() && tensor->get_device_index() == x.get_device_index(),
                   name, " must be on the device of x");
   STD_TORCH_CHECK(tensor->is_contiguous(), name, " must be contiguous");
-  STD_TORCH_CHECK(tensor->numel() == numel, name, " must have ", numel, " elements, got ", tensor->numel());
+  STD_TORCH_CHECK(tensor->numel() == elements, name, " must have ", elements, " elements, got ",
+                  tensor->numel());
 }
 
-inline void check(const Neurons& problem) {
-  const Tensor& x = problem.x;
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
-                  "x must have dtype float32 or float64");
-  STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
-  STD_TORCH_CHECK(problem.given_steps >= -1, "steps must be -1 or more, got ", problem.given_steps);
-  STD_TORCH_CHECK(problem.constant_input() || x.dim() > 0, "x must have a time axis, or steps be given");
-  const int64_t n = problem.count();
-  check_like_x(x, problem.membrane, "membrane", n);
-  for (const auto* parameter : {&problem.beta, &problem.threshold}) {
-    if (*parameter) {
-      const int64_t period = (*parameter)->numel();
-      check_like_x(x, *parameter, "beta or threshold", period);
-      STD_TORCH_CHECK(n == 0 || (period > 0 && n % period == 0),
-                      "beta and threshold must repeat evenly over the neurons");
+// A parameter of broadcast shape as values that repeat over the neurons.
+template <typename S>
+Parameter<S> parameter_of(const OptionalTensor& tensor, double number, const Shape& features) {
+  Parameter<S> parameter;
+  parameter.value = static_cast<S>(number);
+  if (!tensor) {
+    return parameter;
+  }
+  const Shape sizes = shape_of(*tensor);
+  size_t begin = 0;
+  size_t end = sizes.size();
+  while (begin < end && sizes[begin] == 1) {
+    ++begin;
+  }
+  STD_TORCH_CHECK(sizes.size() - begin <= features.size(), "a parameter must repeat evenly over the neurons");
+  const auto feature = [&](size_t i) { return features[features.size() - sizes.size() + i]; };
+  while (end > begin && sizes[end - 1] == 1) {
+    parameter.repeat *= feature(--end);
+  }
+  for (size_t i = begin; i < end; ++i) {
+    STD_TORCH_CHECK(sizes[i] == feature(i), "a parameter must repeat evenly over the neurons");
+    parameter.period *= sizes[i];
+  }
+  parameter.values = static_cast<const S*>(tensor->const_data_ptr());
+  return parameter;
+}
+
+// The stride with which the axes [begin, end) can be walked as one, or -1.
+template <typename Sizes, typename Strides>
+int64_t joint_stride(const Sizes& sizes, const Strides& strides, size_t begin, size_t end) {
+  int64_t joint = -1;
+  int64_t next = 0;
+  for (size_t i = end; i-- > begin;) {
+    if (sizes[i] == 1) {
+      continue;
     }
+    if (joint >= 0 && strides[i] != next) {
+      return -1;
+    }
+    joint = joint < 0 ? strides[i] : joint;
+    next = strides[i] * sizes[i];
+  }
+  return joint < 0 ? 1 : joint;
+}
+
+// How the kernels read a tensor like x, or one without the time axis, as it lies.
+template <typename T>
+Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, bool timed, ScalarType type,
+                          const char* name) {
+  Series<const T> series;
+  if (!tensor || tensor->numel() == 0) {
+    return series;
+  }
+  STD_TORCH_CHECK(tensor->scalar_type() == type, name, " has the wrong dtype");
+  STD_TORCH_CHECK(tensor->is_cuda() == problem.x.is_cuda() &&
+                      tensor->get_device_index() == problem.x.get_device_index(),
+                  name, " must be on the device of x");
+  Shape expected = problem.features();
+  if (timed) {
+    expected = with_axis(std::move(expected), problem.time_dim, problem.steps());
+  }
+  STD_TORCH_CHECK(shape_of(*tensor) == expected, name, " has the wrong shape");
+  const auto sizes = tensor->sizes();
+  const auto strides = tensor->strides();
+  const auto time = static_cast<size_t>(problem.time_dim);
+  const Extent extent = problem.extent();
+  const int64_t inner = joint_stride(sizes, strides, time + timed, sizes.size());
+  STD_TORCH_CHECK(inner == 1 || inner == 0, name, " must be dense in the axes after time, or constant");
+  const int64_t outer = joint_stride(sizes, strides, 0, time);
+  STD_TORCH_CHECK(outer >= 0, name, " must have one stride in the axes before time");
+  series.data = static_cast<const T*>(tensor->const_data_ptr());
+  series.outer_stride = extent.outer == 1 ? 0 : outer;
+  series.time_stride = !timed || sizes[time] == 1 ? 0 : strides[time];
+  series.uniform = inner == 0;
+  return series;
+}
+
+inline void check(const Problem& problem, ScalarType state_type) {
+  const Tensor& x = problem.x;
+  STD_TORCH_CHECK(problem.given_steps >= -1, "steps must be -1 or more, got ", problem.given_steps);
+  const int64_t last = x.dim() - (problem.constant_input() ? 0 : 1);
+  STD_TORCH_CHECK(problem.time_dim >= 0 && problem.time_dim <= last, "time_dim must be in [0, ", last,
+                  "], got ", problem.time_dim);
+  STD_TORCH_CHECK(problem.state.size() == kStates, "state must have ", int{kStates}, " entries");
+  STD_TORCH_CHECK(problem.parameters.size() == kParameters && problem.numbers.size() == kParameters,
+                  "parameters and numbers must have ", int{kParameters}, " entries");
+  STD_TORCH_CHECK(problem.reset >= 0 && problem.reset < kResets, "unknown reset ", problem.reset);
+  STD_TORCH_CHECK(problem.refractory >= 0, "refractory must be at least 0, got ", problem.refractory);
+  const bool delayed = problem.traits & kDelayed;
+  STD_TORCH_CHECK(!delayed || (problem.refractory == 0 && !(problem.traits & kAdaptive)),
+                  "a delayed reset has no refractory or adaptive neuron");
+  const int64_t n = neurons(problem.extent());
+  for (const OptionalTensor& state : problem.state) {
+    check_like_x(x, state, "state", state_type, n);
+  }
+  for (const OptionalTensor& parameter : problem.parameters) {
+    check_like_x(x, parameter, "a parameter", state_type, parameter ? parameter->numel() : 0);
   }
   if (aoti_torch_grad_mode_is_enabled()) {
-    for (const Tensor* tensor :
-         {&x, problem.membrane ? &*problem.membrane : nullptr, problem.beta ? &*problem.beta : nullptr,
-          problem.threshold ? &*problem.threshold : nullptr}) {
-      STD_TORCH_CHECK(tensor == nullptr || !requires_grad(*tensor),
-                      "an argument requires grad, and this operator has no derivative of its own; call "
-                      "lif_cuda.functional.lif, or run under torch.no_grad()");
+    bool any = requires_grad(x);
+    for (const Tensors* tensors : {&problem.state, &problem.parameters}) {
+      for (const OptionalTensor& tensor : *tensors) {
+        any = any || (tensor && requires_grad(*tensor));
+      }
     }
+    STD_TORCH_CHECK(!any,
+                    "an argument requires grad, and this operator has no derivative of its own; call "
+                    "lif_cuda.functional.lif, or run under torch.no_grad()");
   }
 }
 
@@ -126,15 +281,28 @@ const S* read(const OptionalTensor& tensor) {
   return tensor ? static_cast<const S*>(tensor->const_data_ptr()) : nullptr;
 }
 
-template <typename S>
-Parameter<S> parameter_of(const OptionalTensor& tensor, double value) {
-  return {read<S>(tensor), tensor && tensor->numel() > 0 ? tensor->numel() : 1, static_cast<S>(value)};
-}
-
-template <typename S>
-Series<const S> input_of(const Neurons& problem) {
-  return {static_cast<const S*>(problem.x.const_data_ptr()), 0,
-          problem.constant_input() ? 0 : problem.count()};
+// Fill in what Forward and Backward have in common.
+template <typename T, typename Args>
+void set_common(Args& args, const Problem& problem) {
+  using S = StateOf<T>;
+  check(problem, kTypeOf<S>);
+  args.extent = problem.extent();
+  args.x = series_of<T>(problem.x, problem, !problem.constant_input(), problem.x.scalar_type(), "x");
+  const Shape features = problem.features();
+  for (int i = 0; i < kStates; ++i) {
+    args.state[i] = read<S>(problem.state[i]);
+  }
+  for (int i = 0; i < kParameters; ++i) {
+    args.parameter[i] = parameter_of<S>(problem.parameters[i], problem.numbers[i], features);
+  }
+  args.neuron.reset = static_cast<Reset>(problem.reset);
+  args.neuron.strict = problem.traits & kStrict;
+  args.neuron.delayed = problem.traits & kDelayed;
+  args.neuron.detach_reset = problem.traits & kDetachReset;
+  args.neuron.synapse = problem.traits & kSynapse;
+  args.neuron.adaptive = problem.traits & kAdaptive;
+  args.neuron.refractory = problem.refractory;
+  args.neuron.rest = static_cast<S>(problem.rest);
 }
 
 // The tensors that a call returns, in the order in which they are asked for.
@@ -143,15 +311,31 @@ class Returned {
   explicit Returned(const Tensor& like) : like_(like) {}
 
   // A new tensor if `asked`, and its memory; otherwise null.
-  template <typename S>
-  S* add(bool asked, const Shape& shape) {
+  template <typename E>
+  E* add(bool asked, const Shape& shape, ScalarType type) {
     if (!asked) {
       return nullptr;
     }
-    tensors_.push_back(torch::stable::new_empty(like_, shape));
-    return static_cast<S*>(tensors_.back().mutable_data_ptr());
+    tensors_.push_back(type == like_.scalar_type() ? torch::stable::new_empty(like_, shape)
+                                                   : torch::stable::new_empty(like_, shape, type));
+    return static_cast<E*>(tensors_.back().mutable_data_ptr());
   }
 
+  // A tensor like x, if `asked`.
+  template <typename T>
+  Series<T> add_series(bool asked, const Problem& problem) {
+    const Extent extent = problem.extent();
+    const Shape shape =
+        with_axis(problem.features(), problem.time_first ? 0 : problem.time_dim, extent.steps);
+    T* data = add<T>(asked, shape, like_.scalar_type());
+    if (problem.time_first) {
+      return {data, extent.inner, extent.outer * extent.inner};
+    }
+    return {data, extent.steps * extent.inner, extent.inner};
+  }
+
+  void push(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
+  Tensor& back() { return tensors_.back(); }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
  private:
@@ -159,31 +343,40 @@ class Returned {
   std::vector<Tensor> tensors_;
 };
 
-// Run `launch(const Forward<S>&)` on the tensors of a call of lif_forward.
-template <typename S, typename Launch>
-std::vector<Tensor> forward(const Neurons& problem, int64_t outputs, int64_t checkpoint_every,
+// Run `launch(const Forward<T>&)` on the tensors of a call of lif_forward.
+template <typename T, typename Launch>
+std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t checkpoint_every,
                             const Launch& launch) {
-  check(problem);
+  using S = StateOf<T>;
+  constexpr ScalarType kState = kTypeOf<S>;
+  Forward<T> args;
+  set_common<T>(args, problem);
   STD_TORCH_CHECK(!(outputs & kCheckpoints) || checkpoint_every > 0, "checkpoint_every must be above 0");
   const Shape features = problem.features();
-  Forward<S> args;
-  args.extent = problem.extent();
-  args.x = input_of<S>(problem);
-  args.membrane = read<S>(problem.membrane);
-  args.beta = parameter_of<S>(problem.beta, problem.beta_value);
-  args.threshold = parameter_of<S>(problem.threshold, problem.threshold_value);
   args.checkpoint_every = checkpoint_every;
 
   Returned returned(problem.x);
-  args.spikes = {returned.add<S>(outputs & kSpikes, with_leading(args.extent.steps, features)), 0,
-                 args.extent.inner};
-  args.count = returned.add<S>(outputs & kCount, features);
-  args.final_membrane = returned.add<S>(outputs & kMembrane, features);
+  args.spikes = returned.add_series<T>(outputs & kSpikes, problem);
+  args.count = returned.add<S>(outputs & kCount, features, kState);
+  args.rate = returned.add<S>(outputs & kRate, features, kState);
+  args.first = returned.add<S>(outputs & kFirstSpike, features, kState);
+  args.trace = returned.add_series<T>(outputs & kTrace, problem);
+  args.trace_before = returned.add_series<T>(outputs & kTraceBefore, problem);
+  if (outputs & kTotal) {
+    returned.push(torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long));
+    args.total = static_cast<int64_t*>(returned.back().mutable_data_ptr());
+  }
+  for (int i = 0; i < kStates; ++i) {
+    const bool asked = outputs & (kFinalState << i);
+    STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "a final state that the neuron does not have");
+    args.final_state[i] = returned.add<S>(asked, features, kState);
+  }
   if (outputs & kCheckpoints) {
     const int64_t chunks = (args.extent.steps + checkpoint_every - 1) / checkpoint_every;
-    args.checkpoints = returned.add<S>(true, with_leading(chunks > 0 ? chunks - 1 : 0, features));
+    Shape shape = with_axis(features, 0, states_of(args.neuron));
+    args.checkpoints = returned.add<S>(true, with_axis(shape, 0, chunks > 0 ? chunks - 1 : 0), kState);
   }
-  if (args.extent.inner > 0) {
+  if (neurons(args.extent) > 0) {
     launch(args);
   }
   return returned.take();
@@ -192,125 +385,124 @@ std::vector<Tensor> forward(const Neurons& problem, int64_t outputs, int64_t che
 struct Gradients {
   const OptionalTensor& checkpoints;
   int64_t checkpoint_every;
-  const OptionalTensor& spikes;
-  const OptionalTensor& count;
-  const OptionalTensor& membrane;
+  const OptionalTensor& first_spike;
+  const Tensors& grads;
   int64_t surrogate;
   double slope;
   double scale;
-  bool detach_reset;
+  const OptionalTensor& table;
 };
 
-// How the kernels read the gradient of the spikes, or of their count, as it lies.
-template <typename S>
-void set_grad_out(Backward<S>& args, const Neurons& problem, const Gradients& gradients) {
-  const int64_t n = args.extent.inner;
-  const bool counted = gradients.count.has_value();
-  const OptionalTensor& given = counted ? gradients.count : gradients.spikes;
-  STD_TORCH_CHECK(!(gradients.count && gradients.spikes),
-                  "only one of grad_spikes and grad_count can be given");
-  if (!given) {
-    return;
+template <typename T>
+void set_gradients(Backward<T>& args, const Problem& problem, const Gradients& gradients) {
+  using S = StateOf<T>;
+  constexpr ScalarType kState = kTypeOf<S>;
+  const ScalarType type = problem.x.scalar_type();
+  const Tensors& grads = gradients.grads;
+  const int64_t n = neurons(args.extent);
+  STD_TORCH_CHECK(grads.size() == kIncoming, "grads must have ", int{kIncoming}, " entries");
+  args.grad_spikes = series_of<T>(grads[kOfSpikes], problem, true, type, "the gradient of the spikes");
+  args.grad_trace = series_of<T>(grads[kOfTrace], problem, true, type, "the gradient of the trace");
+  args.grad_trace_before =
+      series_of<T>(grads[kOfTraceBefore], problem, true, type, "the gradient of the trace");
+  args.grad_count = series_of<S>(grads[kOfCount], problem, false, kState, "the gradient of the count");
+  args.grad_rate = series_of<S>(grads[kOfRate], problem, false, kState, "the gradient of the rate");
+  args.grad_first =
+      series_of<S>(grads[kOfFirstSpike], problem, false, kState, "the gradient of the first-spike time");
+  STD_TORCH_CHECK(!grads[kOfFirstSpike] || gradients.first_spike,
+                  "the gradient of the first-spike time needs that output");
+  check_like_x(problem.x, gradients.first_spike, "first_spike", kState, n);
+  args.first = read<S>(gradients.first_spike);
+  for (int i = 0; i < kSmoothStates; ++i) {
+    const OptionalTensor& grad = grads[kOfState + i];
+    check_like_x(problem.x, grad, "the gradient of the state", kState, n);
+    args.grad_final[i] = read<S>(grad);
   }
-  const Tensor& grad = *given;
-  STD_TORCH_CHECK(grad.scalar_type() == problem.x.scalar_type(), "the gradient must have the dtype of x");
-  STD_TORCH_CHECK(
-      grad.is_cuda() == problem.x.is_cuda() && grad.get_device_index() == problem.x.get_device_index(),
-      "the gradient must be on the device of x");
-  STD_TORCH_CHECK(grad.numel() == (counted ? n : n * args.extent.steps),
-                  "the gradient must have the shape of the output");
-  if (grad.numel() == 0) {
-    return;
-  }
-  args.grad_out.data = static_cast<const S*>(grad.const_data_ptr());
-  const auto strides = grad.strides();
-  const auto sizes = grad.sizes();
-  const size_t first = counted ? 0 : 1;
-  args.grad_out.time_stride = counted ? 0 : strides[0];
-  // The features of one step: all at one address, or dense.
-  bool uniform = true;
-  bool dense = true;
-  int64_t expected = 1;
-  for (size_t i = sizes.size(); i-- > first;) {
-    uniform = uniform && (sizes[i] == 1 || strides[i] == 0);
-    dense = dense && (sizes[i] == 1 || strides[i] == expected);
-    expected *= sizes[i];
-  }
-  STD_TORCH_CHECK(uniform || dense, "the gradient must be dense within a time step, or constant");
-  args.grad_out_uniform = uniform && !dense;
 }
 
-// Run `launch(const Backward<S>&)` on the tensors of a call of lif_backward. A parameter's partial
-// gradients, one a neuron, are brought to its shape by `reduce(partial, rows, parameter)`.
-template <typename S, typename Launch, typename Reduce>
-std::vector<Tensor> backward(const Neurons& problem, const Gradients& gradients, int64_t wanted,
-                             const Launch& launch, const Reduce& reduce) {
-  check(problem);
-  const Shape features = problem.features();
-  Backward<S> args;
-  args.extent = problem.extent();
-  args.x = input_of<S>(problem);
-  args.membrane = read<S>(problem.membrane);
-  args.beta = parameter_of<S>(problem.beta, problem.beta_value);
-  args.threshold = parameter_of<S>(problem.threshold, problem.threshold_value);
-  STD_TORCH_CHECK(gradients.surrogate == static_cast<int64_t>(lif::Shape::fast_sigmoid), "unknown surrogate ",
+template <typename T>
+void set_surrogate(Backward<T>& args, const Problem& problem, const Gradients& gradients) {
+  using S = StateOf<T>;
+  STD_TORCH_CHECK(gradients.surrogate >= 0 && gradients.surrogate < kShapes, "unknown surrogate ",
                   gradients.surrogate);
-  args.options = {static_cast<lif::Shape>(gradients.surrogate), static_cast<S>(gradients.slope),
-                  static_cast<S>(gradients.scale), gradients.detach_reset};
+  args.surrogate.shape = static_cast<lif::Shape>(gradients.surrogate);
+  args.surrogate.slope = static_cast<S>(gradients.slope);
+  args.surrogate.scale = static_cast<S>(gradients.scale);
+  if (args.surrogate.shape == lif::Shape::table) {
+    STD_TORCH_CHECK(gradients.table && gradients.table->numel() >= 2 && gradients.table->numel() <= 1 << 24,
+                    "a tabulated surrogate needs a table of 2 to 2^24 values");
+    args.surrogate.points = gradients.table->numel();
+    check_like_x(problem.x, gradients.table, "table", kTypeOf<S>, args.surrogate.points);
+    args.surrogate.table = read<S>(gradients.table);
+  }
+}
 
-  const int64_t n = args.extent.inner;
+// Run `launch(const Backward<T>&)` on the tensors of a call of lif_backward. A parameter's partial
+// gradients, one a neuron, are brought to its shape by `reduce(partial, rows, columns, repeat, parameter)`.
+template <typename T, typename Launch, typename Reduce>
+std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients, int64_t wanted,
+                             const Launch& launch, const Reduce& reduce) {
+  using S = StateOf<T>;
+  constexpr ScalarType kState = kTypeOf<S>;
+  Backward<T> args;
+  set_common<T>(args, problem);
+  const Shape features = problem.features();
+  const int64_t n = neurons(args.extent);
   const int64_t steps = args.extent.steps;
   args.chunk = steps > 0 ? steps : 1;
   if (gradients.checkpoints) {
     STD_TORCH_CHECK(gradients.checkpoint_every > 0, "checkpoint_every must be above 0");
     args.chunk = std::min(gradients.checkpoint_every, args.chunk);
     const int64_t chunks = (steps + args.chunk - 1) / args.chunk;
-    check_like_x(problem.x, gradients.checkpoints, "checkpoints", chunks > 0 ? (chunks - 1) * n : 0);
+    check_like_x(problem.x, gradients.checkpoints, "checkpoints", kState,
+                 chunks > 0 ? (chunks - 1) * states_of(args.neuron) * n : 0);
     args.checkpoints = read<S>(gradients.checkpoints);
   }
-  set_grad_out(args, problem, gradients);
-  check_like_x(problem.x, gradients.membrane, "grad_membrane", n);
-  args.grad_final_membrane = read<S>(gradients.membrane);
-  STD_TORCH_CHECK(!(wanted & kGradBeta) || problem.beta, "the gradient of a beta that is a number");
-  STD_TORCH_CHECK(!(wanted & kGradThreshold) || problem.threshold,
-                  "the gradient of a threshold that is a number");
+  set_gradients(args, problem, gradients);
+  set_surrogate(args, problem, gradients);
 
   Returned returned(problem.x);
-  S* grad_x = returned.add<S>(wanted & kGradX, shape_of(problem.x));
   if (problem.constant_input()) {
-    args.grad_x_sum = grad_x;
+    args.grad_x_sum = returned.add<T>(wanted & kGradX, features, problem.x.scalar_type());
   } else {
-    args.grad_x = {grad_x, 0, n};
+    args.grad_x = returned.add_series<T>(wanted & kGradX, problem);
   }
-  args.grad_membrane = returned.add<S>(wanted & kGradMembrane, features);
-  // A parameter with a value for each neuron has its gradient written in place; the others need a partial
-  // a neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  Returned partials(problem.x);
-  const auto parameter_gradient = [&](bool asked, const OptionalTensor& parameter) -> S* {
-    if (!asked) {
-      return nullptr;
+  for (int i = 0; i < kSmoothStates; ++i) {
+    const bool asked = wanted & (kGradState << i);
+    STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "the gradient of a state that the neuron does not have");
+    args.grad_state[i] = returned.add<S>(asked, features, kState);
+  }
+  // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
+  // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
+  std::array<OptionalTensor, kParameters> partials;
+  for (int i = 0; i < kParameters; ++i) {
+    if (wanted & (kGradParameter << i)) {
+      STD_TORCH_CHECK(problem.parameters[i], "the gradient of a parameter that is a number");
+      partials[i] = torch::stable::new_empty(problem.x, problem.parameters[i]->numel() == n
+                                                            ? shape_of(*problem.parameters[i])
+                                                            : Shape{n},
+                                             kState);
+      args.grad_parameter[i] = static_cast<S*>(partials[i]->mutable_data_ptr());
     }
-    return parameter->numel() == n ? returned.add<S>(true, shape_of(*parameter))
-                                   : partials.add<S>(true, Shape{n});
-  };
-  args.grad_beta = parameter_gradient(wanted & kGradBeta, problem.beta);
-  args.grad_threshold = parameter_gradient(wanted & kGradThreshold, problem.threshold);
+  }
   if (n > 0) {
     launch(args);
   }
-
-  std::vector<Tensor> reduced = partials.take();
-  std::vector<Tensor> result = returned.take();
-  auto partial = reduced.begin();
-  const auto finish = [&](bool asked, const OptionalTensor& parameter, size_t position) {
-    if (asked && parameter->numel() != n) {
-      result.insert(result.begin() + static_cast<std::ptrdiff_t>(position), reduce(*partial++, *parameter));
+  for (int i = 0; i < kParameters; ++i) {
+    if (!partials[i]) {
+      continue;
     }
-  };
-  const size_t before = ((wanted & kGradX) != 0) + ((wanted & kGradMembrane) != 0);
-  finish(wanted & kGradBeta, problem.beta, before);
-  finish(wanted & kGradThreshold, problem.threshold, before + ((wanted & kGradBeta) != 0));
-  return result;
+    const Tensor& parameter = *problem.parameters[i];
+    const int64_t columns = args.parameter[i].period;
+    const int64_t repeat = args.parameter[i].repeat;
+    if (parameter.numel() == n) {
+      returned.push(std::move(*partials[i]));
+    } else {
+      const int64_t rows = columns * repeat > 0 ? n / (columns * repeat) : 0;
+      returned.push(reduce(*partials[i], rows, columns, repeat, parameter));
+    }
+  }
+  return returned.take();
 }
 
 }  // namespace lif::bindings

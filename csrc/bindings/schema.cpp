@@ -6,11 +6,12 @@
 
 STABLE_TORCH_LIBRARY(lif_cuda, m) {
   m.def(
-      "lif_forward(Tensor x, Tensor? membrane, Tensor? beta, float beta_value, Tensor? threshold, "
-      "float threshold_value, SymInt steps, int outputs, SymInt checkpoint_every) -> Tensor[]");
+      "lif_forward(Tensor x, Tensor?[] state, Tensor?[] parameters, float[] numbers, int time_dim, "
+      "SymInt steps, bool time_first, int reset, int traits, int refractory, float rest, int outputs, "
+      "SymInt checkpoint_every) -> Tensor[]");
   m.def(
-      "lif_backward(Tensor x, Tensor? membrane, Tensor? beta, float beta_value, Tensor? threshold, "
-      "float threshold_value, SymInt steps, Tensor? checkpoints, SymInt checkpoint_every, "
-      "Tensor? grad_spikes, Tensor? grad_count, Tensor? grad_membrane, int surrogate, float slope, "
-      "float scale, bool detach_reset, int wanted) -> Tensor[]");
+      "lif_backward(Tensor x, Tensor?[] state, Tensor?[] parameters, float[] numbers, int time_dim, "
+      "SymInt steps, bool time_first, int reset, int traits, int refractory, float rest, "
+      "Tensor? checkpoints, SymInt checkpoint_every, Tensor? first_spike, Tensor?[] grads, int surrogate, "
+      "float slope, float scale, Tensor? table, int wanted) -> Tensor[]");
 }

@@ -35,44 +35,46 @@ inline Tiling tile(const Extent& extent, int64_t most, int64_t threads) {
   return tiling;
 }
 
-template <typename S>
+// The kernels for tensors of type T.
+template <typename T>
 struct Kernels {
+  using S = StateOf<T>;
   // Run tasks [begin, end).
-  void (*forward)(const Forward<S>&, const Tiling&, int64_t begin, int64_t end);
-  void (*backward)(const Backward<S>&, const Tiling&, int64_t begin, int64_t end);
-  // out[c] = sum over r of partial[r * columns + c], for c in [begin, end), begin a multiple of 64.
-  void (*sum_rows)(const S* partial, int64_t rows, int64_t columns, S* out, int64_t begin, int64_t end);
+  void (*forward)(const Forward<T>&, const Tiling&, int64_t begin, int64_t end);
+  void (*backward)(const Backward<T>&, const Tiling&, int64_t begin, int64_t end);
+  // out[c] = the sum over r and p of partial[(r * columns + c) * repeat + p].
+  void (*sum_partials)(const S* partial, int64_t rows, int64_t columns, int64_t repeat, S* out);
 };
 
 namespace baseline {
-template <typename S>
-Kernels<S> kernels();
+template <typename T>
+Kernels<T> kernels();
 }
 #if defined(__x86_64__)
 namespace avx2 {
-template <typename S>
-Kernels<S> kernels();
+template <typename T>
+Kernels<T> kernels();
 }
 namespace avx512 {
-template <typename S>
-Kernels<S> kernels();
+template <typename T>
+Kernels<T> kernels();
 }
 #endif
 
 // The kernels of the SIMD level in use.
-template <typename S>
-Kernels<S> active_kernels() {
+template <typename T>
+Kernels<T> active_kernels() {
 #if defined(__x86_64__)
   switch (active_simd()) {
     case Simd::avx512:
-      return avx512::kernels<S>();
+      return avx512::kernels<T>();
     case Simd::avx2:
-      return avx2::kernels<S>();
+      return avx2::kernels<T>();
     case Simd::baseline:
       break;
   }
 #endif
-  return baseline::kernels<S>();
+  return baseline::kernels<T>();
 }
 
 }  // namespace lif::cpu

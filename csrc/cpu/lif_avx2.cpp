@@ -1,10 +1,13 @@
 // The CPU kernels for processors with AVX2.
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "cpu/kernels.h"
 
@@ -12,12 +15,13 @@
 // standard library compiled for this target could be the copy that the linker keeps for everyone. "fma" is
 // left out on purpose: the roundings are part of the contract.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
 #else
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,f16c")
 #endif
 
 #define LIF_SIMD avx2
+#define LIF_SIMD_F16C
 #include "cpu/kernels.inl"
 
 #if defined(__clang__)

@@ -1,10 +1,13 @@
 // The CPU kernels for processors with AVX-512 (F, VL, DQ, BW).
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "cpu/kernels.h"
 
@@ -12,13 +15,14 @@
 // standard library compiled for this target could be the copy that the linker keeps for everyone. "fma" is
 // left out on purpose: the roundings are part of the contract.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw"))), \
+#pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512vl,avx512dq,avx512bw"))), \
                              apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,prefer-vector-width=512")
+#pragma GCC target("f16c,avx512f,avx512vl,avx512dq,avx512bw,prefer-vector-width=512")
 #endif
 
 #define LIF_SIMD avx512
+#define LIF_SIMD_F16C
 #include "cpu/kernels.inl"
 
 #if defined(__clang__)

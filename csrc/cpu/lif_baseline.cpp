@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "cpu/kernels.h"
 

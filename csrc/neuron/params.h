@@ -1,23 +1,34 @@
 // What a launch is told: plain structs of pointers, sizes and options, the same for CPU and CUDA.
 //
 // A kernel sees a tensor with a time axis as (outer, T, inner): element (o, t, i) lies at
-// data[o * outer_stride + t * time_stride + i]. Time first, [T, B, ...], is outer = 1. A time stride of 0
-// is a value that is the same at each step: it is read once. Tensors without a time axis (membranes,
-// counts, checkpoints, partial gradients) are dense in the order of the neuron m = o * inner + i.
+// data[o * outer_stride + t * time_stride + i]. Time first, [T, B, ...], is outer = 1; batch first,
+// [B, T, ...], is outer = B. A time stride of 0 is a value that is the same at each step: it is read once.
+// Tensors without a time axis (states, counts, checkpoints, partial gradients) are dense in the order of the
+// neuron m = o * inner + i.
 #pragma once
 
 #include <cstdint>
 
 #include "neuron/scalar.h"
+#include "neuron/step.h"
+#include "neuron/storage.h"
 #include "neuron/surrogate.h"
 
 namespace lif {
 
-// A number, or values that repeat over the neurons: neuron m has values[m % period].
+// What can differ between neurons and be learned.
+enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kParameters };
+
+// What a neuron carries from one time step to the next. The count of silent steps has no gradient.
+enum StateName : int { kMembrane, kCurrent, kAdaptation, kSilence, kStates };
+constexpr int kSmoothStates = 3;
+
+// A number, or values that repeat over the neurons: neuron m has values[(m / repeat) % period].
 template <typename S>
 struct Parameter {
   const S* values = nullptr;
   int64_t period = 1;
+  int64_t repeat = 1;
   S value = S(0);
 };
 
@@ -27,15 +38,38 @@ struct Series {
   T* data = nullptr;
   int64_t outer_stride = 0;
   int64_t time_stride = 0;
+  bool uniform = false;  // one value for all inner neurons (the gradient of a sum)
 };
 
 template <typename S>
-struct NeuronOptions {
-  Shape shape = Shape::fast_sigmoid;
-  S slope = S(0);
-  S scale = S(0);
-  bool detach_reset = false;
+struct Neuron {
+  Reset reset = Reset::subtract;
+  bool strict = false;
+  bool delayed = false;       // reset on the way into the next step
+  bool detach_reset = false;  // always, where delayed
+  bool synapse = false;
+  bool adaptive = false;
+  int64_t refractory = 0;  // steps of silence after a spike
+  S rest = S(0);
 };
+
+// Whether a neuron has a state beside its membrane.
+template <typename S>
+LIF_FN bool has_state(const Neuron<S>& neuron, int state) {
+  return state == kMembrane     ? true
+         : state == kCurrent    ? neuron.synapse
+         : state == kAdaptation ? neuron.adaptive
+                                : neuron.refractory > 0;
+}
+
+template <typename S>
+LIF_FN int states_of(const Neuron<S>& neuron) {
+  int states = 0;
+  for (int state = 0; state < kStates; ++state) {
+    states += has_state(neuron, state);
+  }
+  return states;
+}
 
 struct Extent {
   int64_t outer = 0;
@@ -45,45 +79,57 @@ struct Extent {
 
 LIF_FN int64_t neurons(const Extent& extent) { return extent.outer * extent.inner; }
 
-template <typename S>
+// A launch forward. T is the type of x and of what has a time axis; the rest is StateOf<T>.
+template <typename T>
 struct Forward {
+  using S = StateOf<T>;
   Extent extent;
-  Series<const S> x;
-  const S* membrane = nullptr;  // null: zeros
-  Parameter<S> beta;
-  Parameter<S> threshold;
+  Series<const T> x;
+  const S* state[kStates] = {};  // null: zeros
+  Parameter<S> parameter[kParameters];
+  Neuron<S> neuron;
 
   // Outputs; null: not wanted.
-  Series<S> spikes;
+  Series<T> spikes;
+  Series<T> trace;         // the membrane after each step's reset
+  Series<T> trace_before;  // and before it
   S* count = nullptr;
-  S* final_membrane = nullptr;
-  // The membrane before steps K, 2K, ...: [ceil(T / K) - 1, neurons].
+  S* rate = nullptr;         // count / T; 0 where T is
+  S* first = nullptr;        // the step of the first spike; T where there is none
+  int64_t* total = nullptr;  // the spikes of all neurons; set to 0 by the caller
+  S* final_state[kStates] = {};
+  // The states before steps K, 2K, ...: [ceil(T / K) - 1, states_of(neuron), neurons].
   S* checkpoints = nullptr;
   int64_t checkpoint_every = 0;
 };
 
-template <typename S>
+template <typename T>
 struct Backward {
+  using S = StateOf<T>;
   Extent extent;
-  Series<const S> x;
-  const S* membrane = nullptr;
-  Parameter<S> beta;
-  Parameter<S> threshold;
-  NeuronOptions<S> options;
+  Series<const T> x;
+  const S* state[kStates] = {};
+  Parameter<S> parameter[kParameters];
+  Neuron<S> neuron;
+  Surrogate<S> surrogate;
   const S* checkpoints = nullptr;
-  int64_t chunk = 0;  // steps between checkpoints; at least T where there are none
+  int64_t chunk = 0;         // steps between checkpoints; at least T where there are none
+  const S* first = nullptr;  // that forward wrote; needed with grad_first
 
-  // Incoming gradients; null: zero.
-  Series<const S> grad_out;
-  bool grad_out_uniform = false;  // one value for all neurons of a step (the gradient of a sum)
-  const S* grad_final_membrane = nullptr;
+  // Incoming gradients; null: zero. Those without a time axis have time stride 0.
+  Series<const T> grad_spikes;
+  Series<const T> grad_trace;
+  Series<const T> grad_trace_before;
+  Series<const S> grad_count;
+  Series<const S> grad_rate;
+  Series<const S> grad_first;
+  const S* grad_final[kSmoothStates] = {};
 
   // Outputs; null: not wanted.
-  Series<S> grad_x;         // dense in time
-  S* grad_x_sum = nullptr;  // summed over time, for a constant input
-  S* grad_membrane = nullptr;
-  S* grad_beta = nullptr;       // one partial a neuron
-  S* grad_threshold = nullptr;  // one partial a neuron
+  Series<T> grad_x;
+  T* grad_x_sum = nullptr;  // summed over time, for a constant input
+  S* grad_state[kSmoothStates] = {};
+  S* grad_parameter[kParameters] = {};  // one partial a neuron
 };
 
 }  // namespace lif

@@ -1,21 +1,92 @@
 // Surrogate derivatives of the spike: h(z) = scale * f(slope * z), z = u - theta.
 //
 // The roundings are those of the eager formulas in lif_cuda/surrogate.py, so that gradients agree bit for
-// bit. A reciprocal, then a product: dividing by the square instead lands thousands of ulp away after
-// many time steps.
+// bit, but for the exponential, which is our own (exponential.h). A reciprocal, then a product: dividing by
+// the square instead lands thousands of ulp away after many time steps.
 #pragma once
 
+#include "neuron/exponential.h"
 #include "neuron/scalar.h"
 
 namespace lif {
 
 // The codes are those of the classes in lif_cuda/surrogate.py.
-enum class Shape : int { fast_sigmoid = 0 };
+enum class Shape : int {
+  fast_sigmoid = 0,
+  atan = 1,
+  sigmoid = 2,
+  triangle = 3,
+  piecewise_exp = 4,
+  gaussian = 5,
+  rectangle = 6,
+  table = 7
+};
+constexpr int kShapes = 8;
+
+template <typename S>
+struct Surrogate {
+  Shape shape = Shape::fast_sigmoid;
+  S slope = S(0);
+  S scale = S(0);
+  // Of Shape::table: f at `points` >= 2 evenly spaced places in [-1, 1].
+  const S* table = nullptr;
+  int64_t points = 0;
+};
 
 template <typename S>
 LIF_FN S fast_sigmoid(S z, S slope, S scale) {
   const S y = add(S(1), mul(slope, magnitude(z)));
   return mul(scale, div(S(1), mul(y, y)));
+}
+
+template <typename S>
+LIF_FN S atan_shape(S z, S slope, S scale) {
+  const S y = mul(slope, z);
+  return mul(scale, div(S(1), add(S(1), mul(y, y))));
+}
+
+template <typename S>
+LIF_FN S sigmoid(S z, S slope, S scale) {
+  const S e = exp_minus(mul(slope, magnitude(z)));
+  const S y = add(S(1), e);
+  return mul(scale, div(e, mul(y, y)));
+}
+
+template <typename S>
+LIF_FN S triangle(S z, S slope, S scale) {
+  const S y = sub(S(1), mul(slope, magnitude(z)));
+  return mul(scale, y < S(0) ? S(0) : y);
+}
+
+template <typename S>
+LIF_FN S piecewise_exp(S z, S slope, S scale) {
+  return mul(scale, exp_minus(mul(slope, magnitude(z))));
+}
+
+template <typename S>
+LIF_FN S gaussian(S z, S slope, S scale) {
+  const S y = mul(slope, z);
+  return mul(scale, exp_minus(mul(y, y)));
+}
+
+template <typename S>
+LIF_FN S rectangle(S z, S slope, S scale) {
+  return mul(slope, magnitude(z)) < S(0.5) ? scale : S(0);
+}
+
+// Between two samples a line; beyond the ends their values. NaN is read at the lower end.
+template <typename S>
+LIF_FN S table_shape(S z, const Surrogate<S>& surrogate) {
+  const S last = static_cast<S>(surrogate.points - 1);
+  const S y = mul(add(mul(surrogate.slope, z), S(1)), mul(last, S(0.5)));
+  const S above = y > S(0) ? y : S(0);
+  const S place = above < last ? above : last;
+  const auto most = static_cast<int32_t>(surrogate.points - 2);
+  const auto floor = static_cast<int32_t>(place);
+  const int32_t at = floor < most ? floor : most;
+  const S low = surrogate.table[at];
+  const S high = surrogate.table[at + 1];
+  return mul(surrogate.scale, add(low, mul(sub(place, static_cast<S>(at)), sub(high, low))));
 }
 
 }  // namespace lif

@@ -1,0 +1,172 @@
+"""How tensors lie in memory, and in which order of axes the kernels can read them as they lie.
+
+The kernels see a tensor as (outer, T, inner): the inner axes dense, the outer ones with one stride, the
+time axis with any. This file finds the order of axes in which a tensor is that; it moves no data. Only where
+there is none, or where rows would be too short to be worth a launch over them, is ``x`` copied, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Rows of fewer neurons than this are copied to a layout with time first: a row is the unit of vectorised
+# work on the CPU and of coalesced access on CUDA.
+SHORTEST_ROW = 64
+
+
+class Layout(NamedTuple):
+    """The order in which the operators see the axes of a call; None: as the user does.
+
+    order: of tensors with a time axis, from the user's axes; features: of those without.
+    output: the user's order of an output with a time axis, from the operator's axes; state: of one without.
+    time_dim: the time axis in the operator's order. time_first: outputs have it first all the same.
+    copy: x has to be made contiguous in this order.
+    """
+
+    time_dim: int
+    order: tuple[int, ...] | None = None
+    features: tuple[int, ...] | None = None
+    output: tuple[int, ...] | None = None
+    state: tuple[int, ...] | None = None
+    time_first: bool = False
+    copy: bool = False
+
+
+def joint_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The stride with which these axes can be walked as one; None if there is none."""
+    joint = expected = -1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if joint < 0:
+            joint = stride
+        elif stride != expected:
+            return None
+        expected = stride * size
+    return 1 if joint < 0 else joint
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
+def _product(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product
+
+
+def _without(order: Sequence[int], axis: int) -> tuple[int, ...]:
+    """An order of all axes as one of those that remain without ``axis``."""
+    return tuple(other - (other > axis) for other in order if other != axis)
+
+
+def _layout(
+    order: Sequence[int], time_dim: int, user_time: int, time_first: bool = False, copy: bool = False
+) -> Layout:
+    """The layout with the axes in ``order``, the time axis of the user at ``user_time``."""
+    order = tuple(order)
+    features = _without(order, user_time)
+    outputs = (user_time, *(axis for axis in order if axis != user_time)) if time_first else order
+    identity = tuple(range(len(order)))
+    return Layout(
+        time_dim,
+        None if order == identity else order,
+        None if features == identity[:-1] else features,
+        None if outputs == identity else _inverse(outputs),
+        None if features == identity[:-1] else _inverse(features),
+        time_first and time_dim > 0,
+        copy,
+    )
+
+
+@lru_cache(maxsize=1024)
+def find_layout(
+    sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool
+) -> Layout:
+    """The layout of an x of these sizes and strides; a constant input has no time axis in them."""
+    if constant:
+        return _find_constant(sizes, strides, time_dim)
+    features = [axis for axis in range(len(sizes)) if axis != time_dim]
+    # From the slowest axis to the fastest. An axis that is expanded, of stride 0, comes first.
+    features.sort(key=lambda axis: -strides[axis] if strides[axis] and sizes[axis] > 1 else -(2**62))
+    for split in range(len(features) + 1):
+        outer, inner = features[:split], features[split:]
+        dense = joint_stride([sizes[a] for a in inner], [strides[a] for a in inner]) == 1
+        row = _product([sizes[a] for a in inner])
+        if not dense or (row < SHORTEST_ROW and _product([sizes[a] for a in outer]) > 1):
+            continue
+        if joint_stride([sizes[a] for a in outer], [strides[a] for a in outer]) is None:
+            continue
+        slowest = max((strides[a] for a in outer if sizes[a] > 1), default=0)
+        time_first = strides[time_dim] >= slowest or _product([sizes[a] for a in outer]) == 1
+        return _layout([*outer, time_dim, *inner], split, time_dim, time_first)
+    rest = [axis for axis in range(len(sizes)) if axis != time_dim]
+    return _layout([time_dim, *rest], 0, time_dim, copy=True)
+
+
+def _find_constant(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int) -> Layout:
+    axes = list(range(len(sizes)))
+    contiguous = joint_stride(sizes, strides) == 1
+    inner = _product(sizes[time_dim:])
+    if contiguous and (inner >= SHORTEST_ROW or _product(sizes[:time_dim]) == 1):
+        return Layout(time_dim)
+    axes.sort(key=lambda axis: -strides[axis] if sizes[axis] > 1 else -(2**62))
+    dense = joint_stride([sizes[a] for a in axes], [strides[a] for a in axes]) == 1
+    if not dense:
+        axes.sort()
+    order = [time_dim, *(axis + (axis >= time_dim) for axis in axes)]
+    return _layout(order, 0, time_dim, copy=not dense)
+
+
+def layout_of(x: Tensor, time_dim: int, constant: bool) -> Layout:
+    """The layout in which the kernels read ``x``."""
+    if time_dim == 0 and x.is_contiguous():
+        return _TIME_FIRST
+    return find_layout(tuple(x.shape), tuple(x.stride()), time_dim, constant)
+
+
+_TIME_FIRST = Layout(0)
+
+
+def arrange(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """``tensor`` with its axes in this order."""
+    return tensor if order is None else tensor.permute(order)
+
+
+def arrange_parameter(value: Tensor, features: torch.Size, order: tuple[int, ...] | None) -> Tensor:
+    """A parameter that broadcasts over ``features``, in the operator's order and of size 1 only at its ends."""
+    if value.dim() == 0:
+        return value
+    if order is not None:
+        value = value.view(*(1,) * (len(features) - value.dim()), *value.shape).permute(order)
+        features = torch.Size([features[axis] for axis in order])
+    sizes = list(value.shape)
+    features = features[len(features) - len(sizes) :]
+    own = [i for i, size in enumerate(sizes) if size != 1]
+    if own:
+        first, last = own[0], own[-1]
+        middle = [features[i] if first <= i <= last else size for i, size in enumerate(sizes)]
+        value = value.expand(middle)
+    return value.contiguous()
+
+
+def as_rows(grad: Tensor, outer: int, timed: bool) -> Tensor:
+    """``grad``, in the operator's order, as it lies if the kernels can read it so; else a contiguous copy.
+
+    They read any stride in time, 0 included, over inner axes that are dense or all at one address: the
+    gradient of ``out.sum()`` and that of ``out.mean(0)`` cost no copy. The first ``outer`` axes come before
+    the time axis, if it has one.
+    """
+    if grad.is_contiguous():
+        return grad
+    sizes, strides = grad.shape, grad.stride()
+    across = joint_stride(sizes[:outer], strides[:outer])
+    within = joint_stride(sizes[outer + timed :], strides[outer + timed :])
+    return grad if within in (0, 1) and across is not None else grad.contiguous()
