@@ -1,9 +1,22 @@
 """Fused leaky integrate-and-fire layers for PyTorch, on CPU and CUDA."""
 
 from . import functional, models, surrogate
-from .layers import LIF
+from ._check import NeuronState
+from .decay import decay_of
+from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
 from .reference import ReferenceLIF
 
 __version__ = "0.1.0"
 
-__all__ = ["LIF", "ReferenceLIF", "functional", "models", "surrogate"]
+__all__ = [
+    "IF",
+    "LIF",
+    "AdaptiveLIF",
+    "CurrentLIF",
+    "NeuronState",
+    "ReferenceLIF",
+    "decay_of",
+    "functional",
+    "models",
+    "surrogate",
+]

@@ -240,7 +240,8 @@ def check_input(x: object, steps: int | None, time_dim: int) -> tuple[Tensor, in
         raise TypeError(f"x must be a torch.Tensor, got {_kind(x)}")
     if x.dtype not in STATE_DTYPES:
         raise TypeError(
-            f"x must have dtype float32, float64, float16 or bfloat16, got {x.dtype}; convert it with x.float()"
+            f"x must have dtype float32, float64, float16 or bfloat16, got {x.dtype}; "
+            "convert it with x.float()"
         )
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense (strided) tensor, got {x.layout}; call x.to_dense()")
@@ -384,11 +385,9 @@ def check_call(x: object, parameters: Parameters, membrane: object, options: Cal
     x, time_dim, features = check_input(x, options.steps, options.time_dim)
     channel_dim = check_channel_dim(options.channel_dim, x, options.steps, time_dim)
     check_pairs(options, parameters)
-    checked = Parameters(
-        *(
-            None if value is None else check_parameter(name, value, x, features, channel_dim)
-            for name, value in zip(Parameters._fields, parameters, strict=True)
-        )
+    checked = Parameters._make(
+        None if value is None else check_parameter(name, value, x, features, channel_dim)
+        for name, value in zip(Parameters._fields, parameters, strict=True)
     )
     states = check_state(membrane, state_names(options, parameters), x, features)
     return Checked(x, time_dim, features, checked, states, STATE_DTYPES[x.dtype])

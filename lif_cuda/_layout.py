@@ -87,9 +87,7 @@ def _layout(
 
 
 @lru_cache(maxsize=1024)
-def find_layout(
-    sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool
-) -> Layout:
+def find_layout(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool) -> Layout:
     """The layout of an x of these sizes and strides; a constant input has no time axis in them."""
     if constant:
         return _find_constant(sizes, strides, time_dim)
@@ -141,7 +139,7 @@ def arrange(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
 
 
 def arrange_parameter(value: Tensor, features: torch.Size, order: tuple[int, ...] | None) -> Tensor:
-    """A parameter that broadcasts over ``features``, in the operator's order and of size 1 only at its ends."""
+    """A parameter over ``features``, in the operator's order and of size 1 only at its ends."""
     if value.dim() == 0:
         return value
     if order is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ _SERIES = ("spikes", "trace", "trace_before_reset")
 # The order in which lif_backward takes incoming gradients.
 _INCOMING = (*_SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
 _NOT_DIFFERENTIABLE = ("total", "silence")
+_OUTPUT_FLAGS = {flag.name.lower(): int(flag) for flag in _ops.Output if flag.name}
 
 
 class _Call(NamedTuple):
@@ -66,9 +66,7 @@ class _FusedLIF(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         fixed = [
-            tensor
-            for name, tensor in zip(call.results, results, strict=True)
-            if name in _NOT_DIFFERENTIABLE
+            tensor for name, tensor in zip(call.results, results, strict=True) if name in _NOT_DIFFERENTIABLE
         ]
         if fixed:
             ctx.mark_non_differentiable(*fixed)
@@ -80,9 +78,7 @@ class _FusedLIF(torch.autograd.Function):
         x, *tensors, checkpoints, first = ctx.saved_tensors
         # The steps of silence have no gradient; x and the smooth states come before them.
         needed = [*ctx.needs_input_grad[1:5], *ctx.needs_input_grad[6:]]
-        given = {
-            name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None
-        }
+        given = {name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None}
         if not given or not any(needed):
             return (None,) * len(ctx.needs_input_grad)
         with torch.no_grad():
@@ -136,16 +132,16 @@ class _NoDoubleBackward(torch.autograd.Function):
 
 def _run(x: Tensor, tensors: tuple[Tensor | None, ...], call: _Call) -> list[Tensor]:
     """The results of a call, and the checkpoints after them if there are any."""
-    outputs = sum(_ops.Output[name.upper()] for name in call.results)
+    outputs = sum(_OUTPUT_FLAGS[name] for name in call.results)
     if call.checkpoint_every:
-        outputs |= _ops.Output.CHECKPOINTS
+        outputs |= _OUTPUT_FLAGS["checkpoints"]
     results: list[Tensor] = _ops.lif_forward(
         x,
         tensors[:4],
         tensors[4:],
         call.numbers,
         *call.described(),
-        int(outputs),
+        outputs,
         call.checkpoint_every,
     )
     return results
@@ -223,9 +219,10 @@ def lif(
             axis, [batch..., features...], read once for all T steps; its gradient has no time axis either.
             Any dense memory format is read as it lies, and so are slices of features and expanded axes;
             what has its time axis innermost or strided features is copied once.
-        beta: membrane decay a step, ``exp(-dt / tau)`` (:func:`decay_of` gives it): a number in [0, 1], or a
-            tensor of the state's dtype or x's that broadcasts from the right over x without its time axis;
-            [features] is one per neuron. So are all parameters below that are "a number or a tensor".
+        beta: membrane decay a step, ``exp(-dt / tau)`` (:func:`lif_cuda.decay_of` gives it): a number in
+            [0, 1], or a tensor of the state's dtype or x's that broadcasts from the right over x without
+            its time axis; [features] is one per neuron. So are all parameters below that are "a number or
+            a tensor".
         threshold: membrane at which a neuron fires: a number or a tensor.
         membrane: state before the first step, [batch..., features...], of the state's dtype (float32 for
             16-bit x, else x's); for neurons with more state a :class:`NeuronState`; None: zeros.
@@ -314,7 +311,8 @@ def lif(
     )
     every = 0
     if differentiate:
-        every = _ops.checkpoint_interval(steps if constant else x.shape[layout.time_dim], x.device.type)
+        length = x.shape[layout.time_dim] if steps is None else steps
+        every = _ops.checkpoint_interval(length, x.device.type)
     traits = (
         (Trait.STRICT if strict else 0)
         | (Trait.DELAYED if delay_reset else 0)
@@ -350,31 +348,4 @@ def lif(
         return out
     if len(checked.states) == 1:
         return out, found["membrane"]
-    return out, NeuronState(*(found.get(name) for name in _STATES))
-
-
-def decay_of(tau: float | Tensor, dt: float, decay: str) -> float | Tensor:
-    """The decay a step of a time constant ``tau``, for steps of ``dt`` (both in the same unit of time).
-
-    ``decay="exp"`` is the exact solution of ``dv/dt = -v / tau`` over a step, ``exp(-dt / tau)``;
-    ``decay="euler"`` the forward Euler step, ``1 - dt / tau``, which is what SpikingJelly's ``tau`` means
-    with ``dt = 1``: its tau = 2 is 0.5, where exp gives 0.607.
-
-    Raises:
-        TypeError, ValueError: an argument is not a number (``tau``: or a tensor) above 0, or ``tau < dt``
-            with ``"euler"``, where the membrane would change its sign at each step.
-    """
-    _check.check_choice("decay", decay, ("exp", "euler"))
-    if isinstance(dt, Tensor):
-        raise TypeError("dt must be a number, got a tensor")
-    _check.check_number("dt", dt)
-    smallest = float(tau.min()) if isinstance(tau, Tensor) else _check.check_number("tau", tau)
-    if not dt > 0:
-        raise ValueError(f"dt must be above 0, got {dt}")
-    if not smallest > 0:
-        raise ValueError(f"tau must be above 0, got {smallest:g}")
-    if decay == "euler":
-        if smallest < dt:
-            raise ValueError(f"tau must be at least dt, {dt:g}, with decay='euler'; got {smallest:g}")
-        return 1 - dt / tau
-    return torch.exp(-dt / tau) if isinstance(tau, Tensor) else math.exp(-dt / tau)
+    return out, NeuronState(**{name: found[name] for name in checked.states})

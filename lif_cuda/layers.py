@@ -1,6 +1,11 @@
-"""The fused layer."""
+"""The fused layers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
 
 from . import functional
 from ._module import LIFModule
@@ -13,3 +18,70 @@ class LIF(LIFModule):
     )
 
     _lif = staticmethod(functional.lif)
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons, without a leak: :class:`LIF` with ``beta=1``.
+
+    Args:
+        num_neurons, threshold: as for :class:`LIF`.
+        options: the other options of :class:`LIF`, by keyword.
+    """
+
+    def __init__(
+        self,
+        num_neurons: int | Sequence[int] | None = None,
+        threshold: float | Tensor = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_neurons, 1.0, threshold, **options)
+
+
+class CurrentLIF(LIF):
+    """Current-based neurons: a decaying synaptic current comes before the membrane.
+
+    ``i[t] = alpha * i[t-1] + x[t]`` takes the place of ``x[t]``. snnTorch's Synaptic (with
+    ``delay_reset=True, detach_reset=True, strict=True``) and the LIF of Norse are of this kind. The state is
+    a :class:`lif_cuda.NeuronState` with ``membrane`` and ``current``.
+
+    Args:
+        num_neurons, beta, threshold: as for :class:`LIF`.
+        alpha: decay of the current a step, in [0, 1]; ``learn_alpha`` makes it a parameter.
+        options: the other options of :class:`LIF`, by keyword.
+    """
+
+    def __init__(
+        self,
+        num_neurons: int | Sequence[int] | None = None,
+        alpha: float | Tensor = 0.8,
+        beta: float | Tensor | None = None,
+        threshold: float | Tensor = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_neurons, beta, threshold, alpha=alpha, **options)
+
+
+class AdaptiveLIF(LIF):
+    """Neurons whose threshold rises with each spike and decays again.
+
+    ``threshold + kappa * b[t-1]`` takes the place of the threshold, with ``b[t] = rho * b[t-1] + s[t]``
+    (Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS
+    2018). The state is a :class:`lif_cuda.NeuronState` with ``membrane`` and ``adaptation``.
+
+    Args:
+        num_neurons, beta, threshold: as for :class:`LIF`.
+        kappa: what a spike adds to the threshold. rho: decay of that a step, in [0, 1]. ``learn_kappa`` and
+            ``learn_rho`` make them parameters.
+        options: the other options of :class:`LIF`, by keyword.
+    """
+
+    def __init__(
+        self,
+        num_neurons: int | Sequence[int] | None = None,
+        beta: float | Tensor | None = None,
+        threshold: float | Tensor = 1.0,
+        kappa: float | Tensor = 0.2,
+        rho: float | Tensor = 0.95,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_neurons, beta, threshold, kappa=kappa, rho=rho, **options)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset
+from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset
 from ._module import DEFAULT_SURROGATE, LIFModule
 from .surrogate import Surrogate
 
@@ -103,48 +103,76 @@ def lif(
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
     checked = _check.check_call(x, parameters, membrane, options)
-    time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
 
-    def parameter(value: float | Tensor | None) -> Any:
-        return None if value is None else torch.as_tensor(value, dtype=dtype, device=x.device)
+    def tensor(value: float | Tensor | None) -> Any:
+        return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)
+
+    own: Any = Parameters(*map(tensor, checked.parameters))
+    if decay_input:
+        own = own._replace(gain=1 - own.beta)
+    elif not isinstance(gain, Tensor) and gain == 1:
+        own = own._replace(gain=None)  # a product with 1 changes nothing
+    found, final = _loop(x, checked, options, *own)
+    if isinstance(output, str):
+        out = found[output]
+    else:
+        out = _check.outputs_type(output)(*(found[name] for name in output))
+    if not return_state:
+        return out
+    state = NeuronState(**{name: final[name] for name in checked.states})
+    return out, state.membrane if len(checked.states) == 1 else state
+
+
+def _loop(
+    x: Tensor,
+    checked: Checked,
+    options: CallOptions,
+    beta: Any,
+    threshold: Any,
+    v_reset: Any,
+    gain: Any,
+    alpha: Any,
+    kappa: Any,
+    rho: Any,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All outputs asked for and the final states, by name; the parameters are tensors or None."""
+    reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
+    time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
+    names = _check.output_names(options.output)
 
     def start(name: str) -> Tensor:
         value = checked.states.get(name)
         return torch.zeros(features, dtype=dtype, device=x.device) if value is None else value.clone()
 
-    beta, threshold, v_reset, gain, alpha, kappa, rho = map(parameter, checked.parameters)
-    gain = 1 - beta if decay_input else gain
     v, i, b, q = (start(name) for name in NeuronState._fields)
-    names = _check.output_names(output)
-    count = torch.zeros_like(v)
-    alive, first = torch.ones_like(v), torch.zeros_like(v)
-    total = torch.zeros((), dtype=torch.int64, device=x.device)
+    count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
     series: dict[str, list[Tensor]] = {"spikes": [], "trace": [], "trace_before_reset": []}
 
+    steps = options.steps
     currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps
     for current in currents:
         # Integrate and leak.
         if alpha is not None:
             current = i = alpha * i + current
-        drive = gain * current
+        drive = current if gain is None else gain * current
         before = v
-        if delay_reset and reset == "zero":
+        if options.delay_reset and reset == "zero":
             before = _ResetToValue.apply(v, v_reset, _fire(v, threshold, strict).to(dtype))
         u = beta * before + drive if rest == 0 else beta * (before - rest) + rest + drive
-        if delay_reset and reset == "subtract":
+        if options.delay_reset and reset == "subtract":
             u = u - threshold * _fire(v, threshold, strict).to(dtype)
         if refractory:
             u = torch.where(q > 0, v, u)
 
         # Fire.
         level = threshold if kappa is None else threshold + kappa * b
-        s = _Spike.apply(u, level, surrogate, strict)
+        s = _Spike.apply(u, level, options.surrogate, strict)
         if refractory:
             s = torch.where(q > 0, torch.zeros_like(s), s)
 
         # Reset.
-        by = s.detach() if detach_reset else s
-        if delay_reset or reset == "none":
+        by = s.detach() if options.detach_reset else s
+        if options.delay_reset or reset == "none":
             v = u.view_as(u)  # a node of its own, so that gradients of v meet before they reach u
         elif reset == "subtract":
             v = u - level * by
@@ -161,34 +189,19 @@ def lif(
         if "first_spike" in names:
             alive = alive * (1 - s)
             first = first + alive
-        if "total" in names:
-            total = total + (s != 0).sum()
-        series["spikes"].append(s)
-        series["trace"].append(v)
-        series["trace_before_reset"].append(u)
+        for name, value in (("spikes", s), ("trace", v), ("trace_before_reset", u)):
+            series[name].append(value)
 
     def stacked(name: str) -> Tensor:
         if series[name]:
             return torch.stack(series[name], time_dim).to(x.dtype)
         return x.new_zeros((*features[:time_dim], 0, *features[time_dim:]))
 
-    found: dict[str, Tensor] = {
-        "count": count,
-        "rate": count / max(len(currents), 1),
-        "first_spike": first,
-        "total": total,
-    }
-    found |= {name: stacked(name) for name in reversed(series) if name in names}
-    if isinstance(output, str):
-        out = found[output]
-    else:
-        out = _check.outputs_type(output)(*(found[name] for name in output))
-    if not return_state:
-        return out
-    if len(checked.states) == 1:
-        return out, v
-    final = dict(zip(NeuronState._fields, (v, i, b, q), strict=True))
-    return out, NeuronState(*(final[name] if name in checked.states else None for name in final))
+    found = {name: stacked(name) for name in reversed(series) if name in names}
+    found |= {"count": count, "rate": count / max(len(currents), 1), "first_spike": first}
+    if "total" in names:
+        found["total"] = (stacked("spikes").detach() != 0).sum()
+    return found, {"membrane": v, "current": i, "adaptation": b, "silence": q}
 
 
 class ReferenceLIF(LIFModule):
