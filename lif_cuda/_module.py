@@ -176,7 +176,10 @@ class LIFModule(nn.Module):
         self._numbers: dict[str, float | None] = {}
         for name, value in given._asdict().items():
             self._make(name, value, factory)
+        # For recomputations: the state before the last call, and the calls since the last recomputation.
         self._before: NeuronState | None = None
+        self._calls = 0
+        self._recomputed = False
         for name in self._states() if stateful else ():
             self.register_buffer(f"state_{name}", None, persistent=save_state)
 
@@ -304,6 +307,7 @@ class LIFModule(nn.Module):
             raise RuntimeError("reset_state is for layers with stateful=True; this one keeps no state")
         kept = NeuronState(state) if isinstance(state, Tensor) else state
         self._before = None
+        self._calls = 0
         self._keep(kept)
 
     def _keep(self, state: NeuronState | None) -> None:
@@ -337,21 +341,23 @@ class LIFModule(nn.Module):
                 "with reset_state(membrane)"
             )
         recomputed = _backward_is_running()
+        if recomputed and self._calls > 1:
+            raise RuntimeError(
+                "a stateful layer is recomputed under activation checkpointing after several calls, and only "
+                "the state before the last one is known; call backward after each, call reset_state() after "
+                "calls without a backward pass, or pass the state through the call: stateful=False"
+            )
         start = self._before if recomputed else self._kept()
         if isinstance(x, Tensor) and start is not None:
             start = self._ready(start, x, options)
         given = start.membrane if start is not None and len(self._states()) == 1 else start
+        # Before the call: a recomputation is left in its midst, as soon as all that was saved is there again.
+        after_backward, self._recomputed = self._recomputed, recomputed
         out, final = self._call(x, given, options._replace(return_state=True))
-        end = NeuronState(final) if isinstance(final, Tensor) else final
         if not recomputed:
             self._before = start
-            self._keep(end)
-        elif not _same(end, self._kept()):
-            raise RuntimeError(
-                "a stateful layer was recomputed under activation checkpointing after further calls, and "
-                "only the state before its last call is known; checkpoint one call at a time, or pass the "
-                "state through the call: stateful=False"
-            )
+            self._calls = (0 if after_backward else self._calls) + (self.training or torch.is_grad_enabled())
+            self._keep(NeuronState(final) if isinstance(final, Tensor) else final)
         return (out, final) if options.return_state else out
 
     def _ready(self, state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
@@ -512,10 +518,3 @@ def _range(name: str, value: float | Tensor) -> tuple[float, float]:
         raise TypeError(f"{name} must be a floating point tensor, got {value.dtype}")
     return (float(value.min()), float(value.max())) if value.numel() else (0.5, 0.5)
 
-
-def _same(a: NeuronState, b: NeuronState | None) -> bool:
-    """Whether two states are equal, NaN at the same places included."""
-    if b is None:
-        return False
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return all(bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in pairs)

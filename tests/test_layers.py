@@ -8,8 +8,9 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from lif_cuda import LIF, ReferenceLIF
+from lif_cuda import IF, LIF, AdaptiveLIF, CurrentLIF, NeuronState, ReferenceLIF, decay_of
 from lif_cuda._module import LIFModule
 from lif_cuda.surrogate import FastSigmoid
 
@@ -24,7 +25,23 @@ OPTIONS: list[dict[str, object]] = [
     {"output": "count", "detach_reset": True, "surrogate": FastSigmoid(25.0)},
     {"steps": 6},
     {"return_state": False},
+    {"tau": 5.0, "dt": 1.0, "decay": "exp"},
+    {"num_neurons": 7, "beta": 1.0, "learn_beta": True, "bound": "clamp"},
+    {"num_neurons": 7, "reset": "zero", "v_reset": -0.1, "learn_v_reset": True, "strict": True},
+    {"num_neurons": 7, "gain": 0.8, "learn_gain": True, "rest": 0.1},
+    {"num_neurons": 7, "learn_beta": True, "decay_input": True, "output": ("spikes", "rate")},
+    {"num_neurons": 7, "alpha": 0.7, "learn_alpha": True, "refractory": 2},
+    {"num_neurons": 7, "kappa": 0.3, "rho": 0.9, "learn_kappa": True, "learn_rho": True},
+    {"delay_reset": True, "detach_reset": True, "strict": True, "learn_threshold": True},
+    {"num_neurons": 3, "channel_dim": -2, "learn_beta": True, "learn_threshold": True},
 ]
+
+
+def flat(value: object) -> tuple[torch.Tensor, ...]:
+    """The tensors of a result, however deep they lie."""
+    if isinstance(value, torch.Tensor):
+        return (value,)
+    return tuple(tensor for part in value or () for tensor in flat(part))
 
 
 def pair(**options: object) -> tuple[LIF, ReferenceLIF]:
@@ -39,8 +56,7 @@ def test_one_replaces_the_other(options: dict[str, object]) -> None:
     x = torch.randn(3, 7) + 0.3 if "steps" in options else torch.randn(6, 3, 7) + 0.3
     results = []
     for layer in layers:
-        out = layer(x)
-        out = out if isinstance(out, tuple) else (out,)
+        out = flat(layer(x))
         loss = sum((tensor * torch.linspace(-1, 1, 7)).sum() for tensor in out)
         if any(p.requires_grad for p in layer.parameters()):
             loss.backward()
@@ -123,3 +139,162 @@ def test_repr_names_the_options() -> None:
         "FastSigmoid",
     ):
         assert part in text
+
+
+def test_named_neurons_are_lif_with_options() -> None:
+    x = torch.randn(20, 3, 7) + 0.3
+    for layer, options in (
+        (IF(), {"beta": 1.0}),
+        (CurrentLIF(alpha=0.6, beta=0.8), {"alpha": 0.6, "beta": 0.8}),
+        (AdaptiveLIF(kappa=0.4, rho=0.7), {"kappa": 0.4, "rho": 0.7}),
+    ):
+        for mine, theirs in zip(flat(layer(x)), flat(ReferenceLIF(**options)(x)), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_time_constants() -> None:
+    assert decay_of(2.0, 1.0, "exp") == pytest.approx(0.6065306597)
+    assert decay_of(2.0, 1.0, "euler") == 0.5
+    torch.testing.assert_close(
+        decay_of(torch.tensor([2.0, 4.0]), 0.5, "exp"), torch.tensor([2.0, 4.0]).reciprocal().mul(-0.5).exp()
+    )
+    assert LIF(tau=2.0, dt=1.0, decay="euler").beta == 0.5
+    assert LIF(4, tau=2.0, dt=1.0, decay="exp", learn_beta=True).beta.shape == (4,)
+
+
+def test_a_clamped_decay_has_no_gradient_outside() -> None:
+    layer = LIF(3, 0.9, learn_beta=True, bound="clamp")
+    with torch.no_grad():
+        layer.beta_values.copy_(torch.tensor([1.3, 0.5, -0.2]))
+    assert layer.beta.tolist() == [1.0, 0.5, 0.0]
+    layer(torch.full((5, 2, 3), 0.6))[1].sum().backward()
+    grad = layer.beta_values.grad
+    assert grad[0] == 0 and grad[1] != 0 and grad[2] == 0
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("time_dim", [0, 1])
+def test_step_places_channels_where_forward_does(cls: type[LIFModule], time_dim: int) -> None:
+    x = torch.randn(5, 5, 3, 4)
+    layer = cls(3, torch.linspace(0.2, 0.8, 3), time_dim=time_dim, channel_dim=2)
+    out, final = layer(x)
+    state = None
+    for t in range(5):
+        spike, state = layer.step(x.select(time_dim, t), state)
+        assert torch.equal(spike, out.select(time_dim, t))
+    assert torch.equal(state, final)
+
+
+STATEFUL: list[dict[str, object]] = [
+    {},
+    {"alpha": 0.7, "kappa": 0.2, "rho": 0.9, "refractory": 2},
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("options", STATEFUL, ids=["plain", "all states"])
+def test_a_stateful_layer_goes_on_where_it_stopped(cls: type[LIFModule], options: dict[str, object]) -> None:
+    x = torch.randn(30, 2, 7) + 0.2
+    whole = cls(**options, return_state=False)(x)
+    layer = cls(**options, return_state=False, stateful=True)
+    assert layer.state is None
+    for _ in range(2):
+        pieces = [layer(piece) for piece in x.split(7)]
+        assert torch.equal(torch.cat(pieces), whole)
+        layer.reset_state()
+    for current, expected in zip(x, whole, strict=True):
+        assert torch.equal(layer.step(current)[0], expected)
+
+
+def test_reset_state_starts_from_a_state() -> None:
+    x = torch.randn(6, 2, 7)
+    out, final = LIF()(x, torch.full((2, 7), 0.7))
+    layer = LIF(stateful=True)
+    layer.reset_state(torch.full((2, 7), 0.7))
+    assert torch.equal(layer(x)[0], out)
+    assert torch.equal(layer.state, final)
+    current = CurrentLIF(stateful=True)
+    current(x)
+    assert isinstance(current.state, NeuronState) and current.state.adaptation is None
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_state_carries_gradients_only_if_told(detach: bool) -> None:
+    x = torch.randn(6, 2, 7, requires_grad=True)
+    layer = LIF(stateful=True, detach_state=detach, return_state=False)
+    layer(x)
+    layer(torch.randn(6, 2, 7)).sum().add(layer.state.sum() * 0 if detach else 0)
+    second = layer(x.detach()).sum()
+    assert second.requires_grad is not detach
+    if not detach:
+        second.backward()
+        assert x.grad.abs().sum() > 0
+
+
+def test_the_state_follows_the_layer() -> None:
+    layer = nn.Sequential(LIF(7, learn_beta=True, stateful=True))
+    layer(torch.randn(6, 2, 7))
+    assert layer.double()[0].state.dtype == torch.float64
+    assert layer(torch.randn(6, 2, 7, dtype=torch.float64))[0].dtype == torch.float64
+    assert layer.to("meta")[0].state.device.type == "meta"
+
+
+def test_the_state_is_saved_on_request() -> None:
+    x = torch.randn(6, 2, 7)
+    assert not LIF(stateful=True).state_dict()
+    silent = LIF(stateful=True)
+    silent(x)
+    assert not silent.state_dict()
+    layer = CurrentLIF(stateful=True, save_state=True)
+    layer(x)
+    saved = layer.state_dict()
+    assert set(saved) == {"state_membrane", "state_current"}
+    other = CurrentLIF(stateful=True, save_state=True)
+    other.load_state_dict(saved)
+    for mine, theirs in zip(flat(other(x)), flat(layer(x)), strict=True):
+        assert torch.equal(mine, theirs)
+    # A state saved before the first call takes the present one away.
+    other.load_state_dict(CurrentLIF(stateful=True, save_state=True).state_dict())
+    assert other.state is None
+    assert torch.equal(copy.deepcopy(layer).state.current, layer.state.current)
+
+
+def test_another_batch_size_is_refused() -> None:
+    layer = LIF(stateful=True)
+    layer(torch.zeros(6, 2, 7))
+    with pytest.raises(ValueError, match=r"x has \(3, 7\) neurons.*\(2, 7\); call reset_state\(\)"):
+        layer(torch.zeros(6, 3, 7))
+    layer.reset_state()
+    layer(torch.zeros(6, 3, 7))
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["", "reentrant"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_checkpointing_does_not_advance_the_state_twice(cls: type[LIFModule], reentrant: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 2, 7, requires_grad=True)
+    results = []
+    for recompute in (False, True):
+        layer = cls(7, learn_beta=True, stateful=True, return_state=False)
+        grads = []
+        for batch in x:
+            if recompute:
+                out = checkpoint(layer, batch, use_reentrant=reentrant)
+            else:
+                out = layer(batch)
+            grads.append(torch.autograd.grad(out.square().sum(), x, retain_graph=True)[0]) if not (
+                reentrant
+            ) else out.square().sum().backward(retain_graph=True)
+            grads.append(layer.state.clone())
+        results.append([*grads, layer.beta_logit.grad, x.grad])
+        x.grad = None
+    for plain, again in zip(*results, strict=True):
+        assert (plain is None and again is None) or torch.equal(plain, again)
+
+
+def test_checkpointing_several_calls_at_once_is_refused() -> None:
+    x = torch.randn(6, 2, 7, requires_grad=True)
+    layer = LIF(stateful=True, return_state=False)
+    outs = [checkpoint(layer, x, use_reentrant=False) for _ in range(2)]
+    with pytest.raises(RuntimeError, match=r"only the state before the last one is known"):
+        sum(out.sum() for out in outs).backward()
