@@ -29,6 +29,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -305,6 +309,22 @@ void set_common(Args& args, const Problem& problem) {
   args.neuron.rest = static_cast<S>(problem.rest);
 }
 
+// Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
+// costs some 2 us when it is first written, 2 ns a float: more than the copy of all that the neuron reads and
+// writes (forward on [16, 64, 16384], one thread: 1.0 instead of 2.8 ns a neuron-step, where clone takes 1.9).
+inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr size_t kWorthIt = size_t{4} << 20;
+  constexpr uintptr_t kPage = 4096;
+  if (bytes >= kWorthIt) {
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+    // Advice: where it cannot be taken, nothing changes.
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  }
+#endif
+}
+
 // The tensors that a call returns, in the order in which they are asked for.
 class Returned {
  public:
@@ -318,7 +338,11 @@ class Returned {
     }
     tensors_.push_back(type == like_.scalar_type() ? torch::stable::new_empty(like_, shape)
                                                    : torch::stable::new_empty(like_, shape, type));
-    return static_cast<E*>(tensors_.back().mutable_data_ptr());
+    E* data = static_cast<E*>(tensors_.back().mutable_data_ptr());
+    if (!like_.is_cuda()) {
+      use_huge_pages(data, static_cast<size_t>(numel(shape)) * sizeof(E));
+    }
+    return data;
   }
 
   // A tensor like x, if `asked`.

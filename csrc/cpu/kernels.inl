@@ -52,6 +52,19 @@ void prefetch_row(const Series<const T>& series, const Block& block, int64_t t) 
   }
 }
 
+// The same for a row that will be written: a store to a line that is not there waits for it.
+template <typename T>
+void prefetch_row_to_write(const Series<T>& series, const Block& block, int64_t t) {
+  if (series.data == nullptr || t < 0) {
+    return;
+  }
+  constexpr int64_t kLine = 64 / sizeof(T);
+  T* row = row_of(series, block, t);
+  for (int64_t i = 0; i < block.size; i += kLine) {
+    __builtin_prefetch(row + i, 1);
+  }
+}
+
 // Moving rows.
 
 template <typename S>
@@ -498,12 +511,14 @@ void back_row(Reset kind, bool detached, S* a, S* d, const S* g, const S* h, con
   }
 }
 
-// Memory for rows, in one piece. A row is a whole number of cache lines.
+// Memory for rows, in one piece. A row is a whole number of cache lines, and three more: rows a multiple of
+// 4 KiB apart would fall on the same lines of the first-level cache (forward 0.45 instead of 0.6 ns a
+// neuron-step).
 template <typename S>
 class Workspace {
  public:
   Workspace(int64_t neurons, int64_t rows)
-      : stride_((neurons + kLine - 1) / kLine * kLine),
+      : stride_((neurons + kLine - 1) / kLine * kLine + 3 * kLine),
         memory_(static_cast<S*>(std::aligned_alloc(64, static_cast<size_t>(stride_ * rows) * sizeof(S))),
                 &std::free),
         next_(memory_.get()) {
@@ -730,6 +745,9 @@ void forward_task(const Forward<T>& args, const Block& block, const ForwardRows<
     if (t + kRowsAhead < steps) {
       prefetch_row(args.x, block, t + kRowsAhead);
     }
+    if (t + 1 < steps) {
+      prefetch_row_to_write(args.spikes, block, t + 1);
+    }
     const S* x = read_row(args.x, block, t, rows.step.x);
     const S* drive = drive_row(neuron, rows.step, gain, x, before, after, n);
     S* s = row_to_write(args.spikes, block, t, rows.step.s);
@@ -946,6 +964,7 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
       if (t >= kRowsAhead) {
         prefetch_row(args.grad_spikes, block, t - kRowsAhead);
       }
+      prefetch_row_to_write(args.grad_x, block, t - 1);
       const S* u = rows.u_of(t - begin);
       const StateRows<S> before = rows.before(t - begin);
       const StateRows<S> after = rows.before(t - begin + 1);
