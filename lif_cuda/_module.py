@@ -517,4 +517,3 @@ def _range(name: str, value: float | Tensor) -> tuple[float, float]:
     if not value.is_floating_point():
         raise TypeError(f"{name} must be a floating point tensor, got {value.dtype}")
     return (float(value.min()), float(value.max())) if value.numel() else (0.5, 0.5)
-

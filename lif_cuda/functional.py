@@ -96,7 +96,7 @@ class _FusedLIF(torch.autograd.Function):
                 [_incoming(name, given.get(name), call.layout) for name in _INCOMING],
                 surrogate.code,
                 surrogate.slope,
-                surrogate.scale,
+                surrogate.height,
                 surrogate.values(dtype, x.device),
                 sum(1 << i for i, wanted in enumerate(needed) if wanted),
             )
