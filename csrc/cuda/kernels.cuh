@@ -1,43 +1,46 @@
-// The CUDA kernels. No torch, and nothing of CUDA but blockIdx, blockDim, threadIdx, dynamic shared memory
-// and the rounding intrinsics of neuron/scalar.h, so that the tests can run these very bodies on the host.
+// The CUDA kernels. No torch, and nothing of CUDA but blockIdx, blockDim, threadIdx, dynamic shared memory,
+// an atomic addition of integers and the rounding intrinsics of neuron/scalar.h, so that the tests can run
+// these very bodies on the host.
 //
 // A thread owns W neighbouring neurons for all T steps; their state stays in registers. Neighbouring
 // threads own neighbouring neurons, so each access of a warp is one contiguous piece of 32 * W values. No
 // thread reads what another wrote: there is no synchronisation, and no order of threads changes a bit.
+//
+// What is instantiated, for each of the four types of x, forward and backward:
+//   plain, W wide   the common neuron (is_plain below), where every access is aligned
+//   plain, W = 1    the same where it is not, or where wide threads would be too few
+//   general, W = 1  everything else: further states, learnable v_reset and gain, traces, first-spike times
+// 24 kernels. Resets, surrogates and the other options are uniform switches inside them: a product of
+// options would be thousands of kernels, and a branch that a whole grid takes alike costs next to nothing
+// beside memory.
 #pragma once
 
 #include <cstdint>
 
 #include "neuron/params.h"
 #include "neuron/step.h"
+#include "neuron/storage.h"
 #include "neuron/surrogate.h"
 
 namespace lif::cuda {
 
 constexpr int kForwardThreads = 256;
 constexpr int kBackwardThreads = 128;
+// Blocks of a multiprocessor that the registers of backward must leave room for. Asked for fewer than four, the
+// compiler needs no spills; the shared memory of a wide block allows four.
+constexpr int kBackwardBlocks = 3;
 
 // Time steps whose loads are in flight at once. A wide thread has 64 bytes on the way: with 2048 threads a
 // multiprocessor that is 128 KiB, where 4.8 TB/s * 0.65 us / 132 multiprocessors asks for 24 KiB.
 constexpr int kAhead = 4;
 
-// W values moved as one access of W * sizeof(S) bytes.
-template <typename S, int W>
-struct alignas(sizeof(S) * W) Pack {
-  S at[W];
+// W values moved as one access of W * sizeof(T) bytes.
+template <typename T, int W>
+struct alignas(sizeof(T) * W) Pack {
+  T at[W];
 };
 
-template <int W, typename S>
-LIF_FN Pack<S, W> load(const S* from) {
-  return *reinterpret_cast<const Pack<S, W>*>(from);
-}
-
-template <int W, typename S>
-LIF_FN void store(S* to, const Pack<S, W>& pack) {
-  *reinterpret_cast<Pack<S, W>*>(to) = pack;
-}
-
-template <int W, typename S>
+template <typename S, int W>
 LIF_FN Pack<S, W> splat(S value) {
   Pack<S, W> pack;
 #pragma unroll
@@ -47,22 +50,50 @@ LIF_FN Pack<S, W> splat(S value) {
   return pack;
 }
 
-template <int W, typename S>
-LIF_FN Pack<S, W> load_or_zero(const S* from, int64_t neuron) {
-  return from != nullptr ? load<W>(from + neuron) : splat<W>(S(0));
+template <int W, typename T>
+LIF_FN Pack<T, W> load(const T* from) {
+  return *reinterpret_cast<const Pack<T, W>*>(from);
 }
 
-// A parameter's values for the thread's neurons: one modulo for all T steps. They may straddle the end of
+template <int W, typename T>
+LIF_FN void store(T* to, const Pack<T, W>& pack) {
+  *reinterpret_cast<Pack<T, W>*>(to) = pack;
+}
+
+template <typename T, int W, typename S = StateOf<T>>
+LIF_FN Pack<S, W> widen(const Pack<T, W>& from) {
+  Pack<S, W> pack;
+#pragma unroll
+  for (int w = 0; w < W; ++w) {
+    pack.at[w] = lif::widen(from.at[w]);
+  }
+  return pack;
+}
+
+template <typename T, int W, typename S = StateOf<T>>
+LIF_FN Pack<T, W> narrow(const Pack<S, W>& from) {
+  Pack<T, W> pack;
+#pragma unroll
+  for (int w = 0; w < W; ++w) {
+    pack.at[w] = lif::narrow<T>(from.at[w]);
+  }
+  return pack;
+}
+
+template <int W, typename S>
+LIF_FN Pack<S, W> load_or_zero(const S* from, int64_t neuron) {
+  return from != nullptr ? load<W>(from + neuron) : splat<S, W>(S(0));
+}
+
+// A parameter's values for the thread's neurons: two divisions for all T steps. They may straddle the end of
 // a period, so each is read by itself.
 template <int W, typename S>
 LIF_FN Pack<S, W> load_parameter(const Parameter<S>& parameter, int64_t neuron) {
-  Pack<S, W> pack = splat<W>(parameter.value);
+  Pack<S, W> pack = splat<S, W>(parameter.value);
   if (parameter.values != nullptr) {
-    int64_t index = neuron % parameter.period;
 #pragma unroll
     for (int w = 0; w < W; ++w) {
-      pack.at[w] = parameter.values[index];
-      index = index + 1 == parameter.period ? 0 : index + 1;
+      pack.at[w] = parameter.values[(neuron + w) / parameter.repeat % parameter.period];
     }
   }
   return pack;
@@ -82,47 +113,116 @@ LIF_FN Place place_of(const Extent& extent, int64_t neuron) {
 
 template <typename T>
 LIF_FN T* start_of(const Series<T>& series, const Place& place) {
-  return series.data + place.outer * series.outer_stride + place.inner;
+  return series.data == nullptr
+             ? nullptr
+             : series.data + place.outer * series.outer_stride + (series.uniform ? 0 : place.inner);
+}
+
+// Element or elements of a row, in storage; `row` may be null: zeros.
+template <int W, typename T>
+LIF_FN Pack<T, W> load_row(const T* row, bool uniform) {
+  return row == nullptr ? splat<T, W>(T{}) : uniform ? splat<T, W>(*row) : load<W>(row);
+}
+
+template <typename S>
+LIF_FN S surrogate(S z, const Surrogate<S>& surrogate) {
+  switch (surrogate.shape) {
+    case Shape::fast_sigmoid:
+      return fast_sigmoid(z, surrogate.slope, surrogate.scale);
+    case Shape::atan:
+      return atan_shape(z, surrogate.slope, surrogate.scale);
+    case Shape::sigmoid:
+      return sigmoid(z, surrogate.slope, surrogate.scale);
+    case Shape::triangle:
+      return triangle(z, surrogate.slope, surrogate.scale);
+    case Shape::piecewise_exp:
+      return piecewise_exp(z, surrogate.slope, surrogate.scale);
+    case Shape::gaussian:
+      return gaussian(z, surrogate.slope, surrogate.scale);
+    case Shape::rectangle:
+      return rectangle(z, surrogate.slope, surrogate.scale);
+    case Shape::table:
+      return table_shape(z, surrogate);
+  }
+  return S(0);
+}
+
+// Add a thread's spikes to those of all neurons. Integers: no order of additions changes the sum.
+LIF_FN void add_to_total(int64_t* total, unsigned spikes) {
+#if defined(__CUDA_ARCH__)
+  // One addition a warp; threads behind the last neuron have left.
+  const unsigned mask = __activemask();
+  const unsigned sum = __reduce_add_sync(mask, spikes);
+  if ((threadIdx.x & 31u) == static_cast<unsigned>(__ffs(static_cast<int>(mask)) - 1)) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(total), static_cast<unsigned long long>(sum));
+  }
+#else
+  *total += spikes;
+#endif
+}
+
+// Whether the plain kernels hold all of a neuron: no further state, v_reset and gain the same for all.
+template <typename S>
+LIF_FN bool is_plain(const Neuron<S>& neuron, const Parameter<S>* parameter) {
+  return !neuron.synapse && !neuron.adaptive && neuron.refractory == 0 && !neuron.delayed &&
+         neuron.rest == S(0) && parameter[kResetTo].values == nullptr && parameter[kGain].values == nullptr;
+}
+
+template <typename T>
+LIF_FN bool is_plain(const Forward<T>& args) {
+  return is_plain(args.neuron, args.parameter) && args.trace.data == nullptr &&
+         args.trace_before.data == nullptr && args.first == nullptr;
+}
+
+template <typename T>
+LIF_FN bool is_plain(const Backward<T>& args) {
+  return is_plain(args.neuron, args.parameter) && args.grad_trace.data == nullptr &&
+         args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr;
 }
 
 // One time step of the thread's neurons; returns the spikes.
 template <typename S, int W>
-LIF_FN Pack<S, W> step(Pack<S, W>& v, const Pack<S, W>& x, const Pack<S, W>& beta, const Pack<S, W>& theta) {
+LIF_FN Pack<S, W> step(Pack<S, W>& v, const Pack<S, W>& x, const Pack<S, W>& beta, const Pack<S, W>& theta,
+                       const Neuron<S>& neuron, S v_reset, S gain) {
   Pack<S, W> spikes;
 #pragma unroll
   for (int w = 0; w < W; ++w) {
-    const S u = integrate(beta.at[w], v.at[w], x.at[w]);
-    const S s = fire(u, theta.at[w]);
-    v.at[w] = reset_subtract(u, theta.at[w], s);
+    const S u = integrate(beta.at[w], v.at[w], mul(gain, x.at[w]));
+    const S s = fire(u, theta.at[w], neuron.strict);
+    v.at[w] = reset(neuron.reset, u, theta.at[w], v_reset, s);
     spikes.at[w] = s;
   }
   return spikes;
 }
 
-// Forward, T steps. Bytes a neuron-step in fp32: 4 of x (4 / T for a constant input), 4 of spikes or 4 / T
-// of counts, 4 / K of checkpoints. On an H200 at 4.8 TB/s 8 bytes are 1.7 ps.
-template <typename S, int W>
-__global__ void __launch_bounds__(kForwardThreads) forward_kernel(const Forward<S> args) {
+// Forward, T steps, the common neuron. Bytes a neuron-step in fp32: 4 of x (4 / T for a constant input), 4 of
+// spikes or 4 / T of counts, 4 / K of checkpoints; half of each in 16 bits. On an H200 at 4.8 TB/s 8 bytes
+// are 1.7 ps.
+template <typename T, int W>
+__global__ void __launch_bounds__(kForwardThreads) plain_forward_kernel(const Forward<T> args) {
+  using S = StateOf<T>;
   const int64_t neuron = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * W;
   if (neuron >= neurons(args.extent)) {
     return;
   }
   const Place place = place_of(args.extent, neuron);
   const int64_t steps = args.extent.steps;
-  const S* x = start_of(args.x, place);
+  const T* x = start_of(args.x, place);
   const int64_t x_stride = args.x.time_stride;
-  S* spikes_out = args.spikes.data != nullptr ? start_of(args.spikes, place) : nullptr;
-  Pack<S, W> v = load_or_zero<W>(args.membrane, neuron);
-  const Pack<S, W> beta = load_parameter<W>(args.beta, neuron);
-  const Pack<S, W> theta = load_parameter<W>(args.threshold, neuron);
-  Pack<S, W> count = splat<W>(S(0));
+  T* spikes_out = start_of(args.spikes, place);
+  Pack<S, W> v = load_or_zero<W>(args.state[kMembrane], neuron);
+  const Pack<S, W> beta = load_parameter<W>(args.parameter[kBeta], neuron);
+  const Pack<S, W> theta = load_parameter<W>(args.parameter[kThreshold], neuron);
+  const S v_reset = args.parameter[kResetTo].value;
+  const S gain = args.parameter[kGain].value;
+  Pack<S, W> count = splat<S, W>(S(0));
 
   // A constant input is loaded once and stays in its register; otherwise slot j holds the next step t with
   // t % kAhead == j, loaded kAhead steps before it is used.
-  Pack<S, W> ahead[kAhead];
+  Pack<T, W> ahead[kAhead];
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) {
-    ahead[j] = j < steps ? load<W>(x + j * x_stride) : splat<W>(S(0));
+    ahead[j] = load_row<W>(j < steps ? x + j * x_stride : nullptr, args.x.uniform);
   }
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = args.checkpoint_every;
@@ -138,13 +238,13 @@ __global__ void __launch_bounds__(kForwardThreads) forward_kernel(const Forward<
         checkpoint += neurons(args.extent);
         until_checkpoint = args.checkpoint_every - 1;
       }
-      const Pack<S, W> current = ahead[j];
+      const Pack<S, W> current = widen(ahead[j]);
       if (x_stride != 0 && t + kAhead < steps) {
-        ahead[j] = load<W>(x + (t + kAhead) * x_stride);
+        ahead[j] = load_row<W>(x + (t + kAhead) * x_stride, args.x.uniform);
       }
-      const Pack<S, W> spikes = step(v, current, beta, theta);
+      const Pack<S, W> spikes = step(v, current, beta, theta, args.neuron, v_reset, gain);
       if (spikes_out != nullptr) {
-        store<W>(spikes_out + t * args.spikes.time_stride, spikes);
+        store<W>(spikes_out + t * args.spikes.time_stride, narrow<T>(spikes));
       }
 #pragma unroll
       for (int w = 0; w < W; ++w) {
@@ -155,18 +255,43 @@ __global__ void __launch_bounds__(kForwardThreads) forward_kernel(const Forward<
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }
-  if (args.final_membrane != nullptr) {
-    store<W>(args.final_membrane + neuron, v);
+  if (args.rate != nullptr) {
+    Pack<S, W> rate;
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      rate.at[w] = div(count.at[w], static_cast<S>(steps > 0 ? steps : 1));
+    }
+    store<W>(args.rate + neuron, rate);
+  }
+  if (args.final_state[kMembrane] != nullptr) {
+    store<W>(args.final_state[kMembrane] + neuron, v);
+  }
+  if (args.total != nullptr) {
+    unsigned total = 0;
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      total += static_cast<unsigned>(count.at[w]);
+    }
+    add_to_total(args.total, total);
   }
 }
 
-template <typename S>
-LIF_FN S surrogate(S z, const NeuronOptions<S>& options) {
-  switch (options.shape) {
-    case Shape::fast_sigmoid:
-      return fast_sigmoid(z, options.slope, options.scale);
+// The gradient that all steps share, from the count and the rate.
+template <int W, typename T, typename S = StateOf<T>>
+LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place) {
+  const Pack<S, W> count = load_row<W>(start_of(args.grad_count, place), args.grad_count.uniform);
+  if (args.grad_rate.data == nullptr) {
+    return count;
   }
-  return S(0);
+  Pack<S, W> sum = load_row<W>(start_of(args.grad_rate, place), args.grad_rate.uniform);
+#pragma unroll
+  for (int w = 0; w < W; ++w) {
+    sum.at[w] = div(sum.at[w], static_cast<S>(args.extent.steps));
+    if (args.grad_count.data != nullptr) {
+      sum.at[w] = add(sum.at[w], count.at[w]);
+    }
+  }
+  return sum;
 }
 
 // What a thread carries back through time.
@@ -177,51 +302,41 @@ struct Adjoint {
 };
 
 // One time step back, from u of the step and v before it; returns dL/dx of the step.
-template <bool kDetachReset, typename S, int W>
+template <typename S, int W>
 LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const Pack<S, W>& u,
                             const Pack<S, W>& v_before, const Pack<S, W>& beta, const Pack<S, W>& theta,
-                            const NeuronOptions<S>& options) {
+                            const Neuron<S>& neuron, const Surrogate<S>& shape, S v_reset, S gain) {
   Pack<S, W> gradient;
 #pragma unroll
   for (int w = 0; w < W; ++w) {
     const S a = adjoint.a.at[w];
-    const S h = surrogate(sub(u.at[w], theta.at[w]), options);
-    const S e = reach_spike<kDetachReset>(g.at[w], theta.at[w], a);
-    const S d = reach_membrane(a, e, h);
-    const S s = fire(u.at[w], theta.at[w]);
-    adjoint.grad_x.at[w] = add(adjoint.grad_x.at[w], d);
-    adjoint.grad_beta.at[w] = add(adjoint.grad_beta.at[w], beta_gradient(d, v_before.at[w]));
-    adjoint.grad_threshold.at[w] = add(adjoint.grad_threshold.at[w], threshold_gradient(e, h, a, s));
-    adjoint.a.at[w] = leak_back(beta.at[w], d);
-    gradient.at[w] = d;
+    const S h = surrogate(sub(u.at[w], theta.at[w]), shape);
+    const S s = fire(u.at[w], theta.at[w], neuron.strict);
+    const S e =
+        reach_spike(neuron.reset, neuron.detach_reset, g.at[w], u.at[w], theta.at[w], v_reset, a);
+    const S through = mul(e, h);
+    const S d = add(keep(neuron.reset, a, s), through);
+    const S dx = mul(gain, d);
+    adjoint.grad_x.at[w] = add(adjoint.grad_x.at[w], dx);
+    adjoint.grad_beta.at[w] = add(adjoint.grad_beta.at[w], mul(d, v_before.at[w]));
+    adjoint.grad_threshold.at[w] =
+        add(adjoint.grad_threshold.at[w], threshold_gradient(neuron.reset, through, a, s));
+    adjoint.a.at[w] = mul(beta.at[w], d);
+    gradient.at[w] = dx;
   }
   return gradient;
 }
 
-template <typename S, int W>
-LIF_FN Pack<S, W> reset(const Pack<S, W>& u, const Pack<S, W>& theta) {
-  Pack<S, W> v;
-#pragma unroll
-  for (int w = 0; w < W; ++w) {
-    v.at[w] = reset_subtract(u.at[w], theta.at[w], fire(u.at[w], theta.at[w]));
-  }
-  return v;
-}
-
-template <int W, typename S>
-LIF_FN Pack<S, W> load_gradient(const S* from, bool uniform) {
-  return from == nullptr ? splat<W>(S(0)) : uniform ? splat<W>(*from) : load<W>(from);
-}
-
-// Backward, T steps. A chunk's membranes u are recomputed from x into the thread's own column of shared
-// memory, and read back in reverse: for each step the columns of a warp are neighbours, so there are no
-// bank conflicts and nothing to synchronise. An array over the chunk in registers would spill.
+// Backward, T steps, the common neuron. A chunk's membranes u are recomputed from x into the thread's own
+// column of shared memory, and read back in reverse: for each step the columns of a warp are neighbours, so
+// there are no bank conflicts and nothing to synchronise. An array over the chunk in registers would spill.
 //
 // Bytes a neuron-step in fp32: 4 of x, 4 of the incoming gradient, 4 of dL/dx, 4 / K of checkpoints: 2.5 ps
 // on an H200. Shared memory: 4 * W * threads bytes a step of the chunk, 56 KiB for 28 steps of 128 threads
 // with W = 4, so four blocks fit a multiprocessor.
-template <typename S, int W, bool kDetachReset>
-__global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backward<S> args) {
+template <typename T, int W>
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) plain_backward_kernel(const Backward<T> args) {
+  using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
   S* column = reinterpret_cast<S*>(shared) + threadIdx.x * W;
   const int64_t row = static_cast<int64_t>(blockDim.x) * W;
@@ -232,31 +347,40 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
   }
   const Place place = place_of(args.extent, neuron);
   const int64_t steps = args.extent.steps;
-  const S* x = start_of(args.x, place);
+  const T* x = start_of(args.x, place);
   const int64_t x_stride = args.x.time_stride;
-  const S* g = nullptr;
-  if (args.grad_out.data != nullptr) {
-    g = args.grad_out.data + place.outer * args.grad_out.outer_stride +
-        (args.grad_out_uniform ? 0 : place.inner);
-  }
-  const int64_t g_stride = args.grad_out.time_stride;
-  S* grad_x = args.grad_x.data != nullptr ? start_of(args.grad_x, place) : nullptr;
-  const Pack<S, W> beta = load_parameter<W>(args.beta, neuron);
-  const Pack<S, W> theta = load_parameter<W>(args.threshold, neuron);
-  Adjoint<S, W> adjoint{load_or_zero<W>(args.grad_final_membrane, neuron), splat<W>(S(0)), splat<W>(S(0)),
-                        splat<W>(S(0))};
+  const T* g = start_of(args.grad_spikes, place);
+  const int64_t g_stride = args.grad_spikes.time_stride;
+  const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
+  const Pack<S, W> constant = constant_gradient<W>(args, place);
+  T* grad_x = start_of(args.grad_x, place);
+  const Pack<S, W> beta = load_parameter<W>(args.parameter[kBeta], neuron);
+  const Pack<S, W> theta = load_parameter<W>(args.parameter[kThreshold], neuron);
+  const S v_reset = args.parameter[kResetTo].value;
+  const S gain = args.parameter[kGain].value;
+  const Neuron<S>& options = args.neuron;
+  const auto reset_all = [&](const Pack<S, W>& u) {
+    Pack<S, W> v;
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      v.at[w] = reset(options.reset, u.at[w], theta.at[w], v_reset, fire(u.at[w], theta.at[w], options.strict));
+    }
+    return v;
+  };
+  Adjoint<S, W> adjoint{load_or_zero<W>(args.grad_final[kMembrane], neuron), splat<S, W>(S(0)),
+                        splat<S, W>(S(0)), splat<S, W>(S(0))};
 
   for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * args.chunk;
     const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
     const Pack<S, W> v_begin = chunk == 0
-                                   ? load_or_zero<W>(args.membrane, neuron)
+                                   ? load_or_zero<W>(args.state[kMembrane], neuron)
                                    : load<W>(args.checkpoints + (chunk - 1) * neurons(args.extent) + neuron);
 
-    Pack<S, W> ahead[kAhead];
+    Pack<T, W> ahead[kAhead];
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
-      ahead[j] = begin + j < end ? load<W>(x + (begin + j) * x_stride) : splat<W>(S(0));
+      ahead[j] = load_row<W>(begin + j < end ? x + (begin + j) * x_stride : nullptr, args.x.uniform);
     }
     Pack<S, W> v = v_begin;
     for (int64_t first = begin; first < end; first += kAhead) {
@@ -266,25 +390,25 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
         if (t >= end) {
           break;
         }
-        const Pack<S, W> current = ahead[j];
+        const Pack<S, W> current = widen(ahead[j]);
         if (x_stride != 0 && t + kAhead < end) {
-          ahead[j] = load<W>(x + (t + kAhead) * x_stride);
+          ahead[j] = load_row<W>(x + (t + kAhead) * x_stride, args.x.uniform);
         }
         Pack<S, W> u;
 #pragma unroll
         for (int w = 0; w < W; ++w) {
-          u.at[w] = integrate(beta.at[w], v.at[w], current.at[w]);
+          u.at[w] = integrate(beta.at[w], v.at[w], mul(gain, current.at[w]));
         }
         store<W>(column + (t - begin) * row, u);
-        v = reset(u, theta);
+        v = reset_all(u);
       }
     }
 
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
       const int64_t t = end - 1 - j;
-      ahead[j] =
-          load_gradient<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr, args.grad_out_uniform);
+      ahead[j] = load_row<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr,
+                             args.grad_spikes.uniform);
     }
     Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
     for (int64_t last = end - 1; last >= begin; last -= kAhead) {
@@ -294,20 +418,26 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
         if (t < begin) {
           break;
         }
-        const Pack<S, W> incoming = ahead[j];
+        Pack<S, W> incoming = widen(ahead[j]);
         if (g_stride != 0 && g != nullptr && t - kAhead >= begin) {
-          ahead[j] = load_gradient<W>(g + (t - kAhead) * g_stride, args.grad_out_uniform);
+          ahead[j] = load_row<W>(g + (t - kAhead) * g_stride, args.grad_spikes.uniform);
+        }
+        if (counted) {
+#pragma unroll
+          for (int w = 0; w < W; ++w) {
+            incoming.at[w] = add(incoming.at[w], constant.at[w]);
+          }
         }
         Pack<S, W> u_before = u;
         Pack<S, W> v_before = v_begin;
         if (t > begin) {
           u_before = load<W>(column + (t - 1 - begin) * row);
-          v_before = reset(u_before, theta);
+          v_before = reset_all(u_before);
         }
-        const Pack<S, W> d =
-            step_back<kDetachReset>(adjoint, incoming, u, v_before, beta, theta, args.options);
+        const Pack<S, W> dx =
+            step_back(adjoint, incoming, u, v_before, beta, theta, options, args.surrogate, v_reset, gain);
         if (grad_x != nullptr) {
-          store<W>(grad_x + t * args.grad_x.time_stride, d);
+          store<W>(grad_x + t * args.grad_x.time_stride, narrow<T>(dx));
         }
         u = u_before;
       }
@@ -315,17 +445,356 @@ __global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backwa
   }
 
   if (args.grad_x_sum != nullptr) {
-    store<W>(args.grad_x_sum + neuron, adjoint.grad_x);
+    store<W>(args.grad_x_sum + neuron, narrow<T>(adjoint.grad_x));
   }
-  if (args.grad_membrane != nullptr) {
-    store<W>(args.grad_membrane + neuron, adjoint.a);
+  if (args.grad_state[kMembrane] != nullptr) {
+    store<W>(args.grad_state[kMembrane] + neuron, adjoint.a);
   }
-  if (args.grad_beta != nullptr) {
-    store<W>(args.grad_beta + neuron, adjoint.grad_beta);
+  if (args.grad_parameter[kBeta] != nullptr) {
+    store<W>(args.grad_parameter[kBeta] + neuron, adjoint.grad_beta);
   }
-  if (args.grad_threshold != nullptr) {
-    store<W>(args.grad_threshold + neuron, adjoint.grad_threshold);
+  if (args.grad_parameter[kThreshold] != nullptr) {
+    store<W>(args.grad_parameter[kThreshold] + neuron, adjoint.grad_threshold);
   }
+}
+
+// The parameters and the states of one neuron.
+template <typename S>
+struct OneNeuron {
+  S beta, theta, v_reset, gain, alpha, kappa, rho;
+  S v, i, b, q;
+};
+
+template <typename S>
+LIF_FN OneNeuron<S> load_neuron(const Parameter<S>* parameter, int64_t neuron) {
+  const auto value = [&](int name) { return load_parameter<1>(parameter[name], neuron).at[0]; };
+  return {value(kBeta),  value(kThreshold), value(kResetTo), value(kGain), value(kAlpha), value(kKappa),
+          value(kRho),   S(0),              S(0),            S(0),         S(0)};
+}
+
+template <typename S>
+LIF_FN S& state_of(OneNeuron<S>& neuron, int state) {
+  return state == kMembrane ? neuron.v : state == kCurrent ? neuron.i : state == kAdaptation ? neuron.b : neuron.q;
+}
+
+// The states before a launch or a chunk; `from` holds a pointer or null for each.
+template <typename S, typename From>
+LIF_FN void load_states(OneNeuron<S>& neuron, const Neuron<S>& options, const From& from) {
+#pragma unroll
+  for (int state = 0; state < kStates; ++state) {
+    const S* at = has_state(options, state) ? from(state) : nullptr;
+    state_of(neuron, state) = at != nullptr ? *at : S(0);
+  }
+}
+
+// Where each state of a neuron lies among those that it has.
+template <typename S>
+LIF_FN int slot_of(const Neuron<S>& options, int state) {
+  int slot = 0;
+  for (int before = 0; before < state; ++before) {
+    slot += has_state(options, before);
+  }
+  return slot;
+}
+
+// What one step computes on its way.
+template <typename S>
+struct OneStep {
+  S u, s, theta;
+};
+
+// The membrane that leaks into a step: with a delayed reset to a value, after that.
+template <typename S>
+LIF_FN S leaking(const OneNeuron<S>& neuron, const Neuron<S>& options, S v) {
+  return options.delayed && options.reset == Reset::zero
+             ? reset_zero(v, neuron.v_reset, fire(v, neuron.theta, options.strict))
+             : v;
+}
+
+// One time step of any neuron.
+template <typename S>
+LIF_FN OneStep<S> step_any(OneNeuron<S>& neuron, const Neuron<S>& options, S x) {
+  S drive = x;
+  if (options.synapse) {
+    neuron.i = synapse(neuron.alpha, neuron.i, x);
+    drive = neuron.i;
+  }
+  drive = mul(neuron.gain, drive);
+  const S from = leaking(neuron, options, neuron.v);
+  S u = options.rest == S(0) ? integrate(neuron.beta, from, drive)
+                             : integrate_from_rest(neuron.beta, from, options.rest, drive);
+  if (options.delayed && options.reset == Reset::subtract) {
+    u = reset_subtract(u, neuron.theta, fire(neuron.v, neuron.theta, options.strict));
+  }
+  const bool silent = options.refractory > 0 && neuron.q > S(0);
+  u = silent ? neuron.v : u;
+  const S theta = options.adaptive ? adapted_threshold(neuron.theta, neuron.kappa, neuron.b) : neuron.theta;
+  const S s = silent ? S(0) : fire(u, theta, options.strict);
+  neuron.v = options.delayed ? u : reset(options.reset, u, theta, neuron.v_reset, s);
+  if (options.adaptive) {
+    neuron.b = adapt(neuron.rho, neuron.b, s);
+  }
+  if (options.refractory > 0) {
+    neuron.q = count_down(neuron.q, s, static_cast<S>(options.refractory));
+  }
+  return {u, s, theta};
+}
+
+// Forward of any neuron. Up to 8 bytes a neuron-step more than the plain kernel for two traces.
+template <typename T>
+__global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const Forward<T> args) {
+  using S = StateOf<T>;
+  const int64_t neuron = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (neuron >= neurons(args.extent)) {
+    return;
+  }
+  const Place place = place_of(args.extent, neuron);
+  const Neuron<S>& options = args.neuron;
+  const int64_t steps = args.extent.steps;
+  const T* x = start_of(args.x, place);
+  const int64_t x_stride = args.x.time_stride;
+  T* spikes_out = start_of(args.spikes, place);
+  T* trace = start_of(args.trace, place);
+  T* trace_before = start_of(args.trace_before, place);
+  OneNeuron<S> own = load_neuron(args.parameter, neuron);
+  load_states(own, options, [&](int state) {
+    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
+  });
+  S count = S(0);
+  S alive = S(1);
+  S first_spike = S(0);
+
+  T ahead[kAhead];
+#pragma unroll
+  for (int j = 0; j < kAhead; ++j) {
+    ahead[j] = j < steps ? x[j * x_stride] : T{};
+  }
+  S* checkpoint = args.checkpoints;
+  int64_t until_checkpoint = args.checkpoint_every;
+  for (int64_t first = 0; first < steps; first += kAhead) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int64_t t = first + j;
+      if (t >= steps) {
+        break;
+      }
+      if (checkpoint != nullptr && until_checkpoint-- == 0) {
+#pragma unroll
+        for (int state = 0; state < kStates; ++state) {
+          if (has_state(options, state)) {
+            checkpoint[neuron] = state_of(own, state);
+            checkpoint += neurons(args.extent);
+          }
+        }
+        until_checkpoint = args.checkpoint_every - 1;
+      }
+      const S current = lif::widen(ahead[j]);
+      if (x_stride != 0 && t + kAhead < steps) {
+        ahead[j] = x[(t + kAhead) * x_stride];
+      }
+      const OneStep<S> now = step_any(own, options, current);
+      if (spikes_out != nullptr) {
+        spikes_out[t * args.spikes.time_stride] = lif::narrow<T>(now.s);
+      }
+      if (trace != nullptr) {
+        trace[t * args.trace.time_stride] = lif::narrow<T>(own.v);
+      }
+      if (trace_before != nullptr) {
+        trace_before[t * args.trace_before.time_stride] = lif::narrow<T>(now.u);
+      }
+      count = add(count, now.s);
+      alive = mul(alive, sub(S(1), now.s));
+      first_spike = add(first_spike, alive);
+    }
+  }
+  if (args.count != nullptr) {
+    args.count[neuron] = count;
+  }
+  if (args.rate != nullptr) {
+    args.rate[neuron] = div(count, static_cast<S>(steps > 0 ? steps : 1));
+  }
+  if (args.first != nullptr) {
+    args.first[neuron] = first_spike;
+  }
+#pragma unroll
+  for (int state = 0; state < kStates; ++state) {
+    if (args.final_state[state] != nullptr) {
+      args.final_state[state][neuron] = state_of(own, state);
+    }
+  }
+  if (args.total != nullptr) {
+    add_to_total(args.total, static_cast<unsigned>(count));
+  }
+}
+
+// Values of a step that the general backward keeps: u, and the states before it.
+template <typename S>
+LIF_FN int kept_values(const Neuron<S>& options) {
+  return 1 + states_of(options);
+}
+
+// Backward of any neuron. A thread's column holds 2 to 5 values a step: 40 KiB for chunks of 20 steps of 128
+// threads with 4 of them in fp32.
+template <typename T>
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) general_backward_kernel(const Backward<T> args) {
+  using S = StateOf<T>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  S* column = reinterpret_cast<S*>(shared) + threadIdx.x;
+
+  const int64_t neuron = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (neuron >= neurons(args.extent)) {
+    return;
+  }
+  const Place place = place_of(args.extent, neuron);
+  const Neuron<S>& options = args.neuron;
+  const int64_t steps = args.extent.steps;
+  const int kept = kept_values(options);
+  const auto kept_at = [&](int64_t step, int value) -> S& {
+    return column[(step * kept + value) * blockDim.x];
+  };
+  const int i_slot = 1 + slot_of(options, kCurrent);
+  const int b_slot = 1 + slot_of(options, kAdaptation);
+  const int q_slot = 1 + slot_of(options, kSilence);
+  const T* x = start_of(args.x, place);
+  const T* g_spikes = start_of(args.grad_spikes, place);
+  const T* g_trace = start_of(args.grad_trace, place);
+  const T* g_trace_before = start_of(args.grad_trace_before, place);
+  T* grad_x = start_of(args.grad_x, place);
+  OneNeuron<S> own = load_neuron(args.parameter, neuron);
+
+  const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
+  const S constant = constant_gradient<1>(args, place).at[0];
+  const bool timed = args.grad_first.data != nullptr;
+  const S grad_first = timed ? *start_of(args.grad_first, place) : S(0);
+  const S first_spike = timed ? args.first[neuron] : S(0);
+  S later = grad_first;
+  const auto final_gradient = [&](int state) {
+    return args.grad_final[state] == nullptr ? S(0) : args.grad_final[state][neuron];
+  };
+  S a = final_gradient(kMembrane);
+  S grad_current = final_gradient(kCurrent);
+  S grad_adaptation = final_gradient(kAdaptation);
+  S grad_beta = S(0), grad_theta = S(0), grad_v_reset = S(0), grad_gain = S(0);
+  S grad_alpha = S(0), grad_kappa = S(0), grad_rho = S(0), grad_x_sum = S(0);
+
+  for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
+    const int64_t begin = chunk * args.chunk;
+    const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
+    load_states(own, options, [&](int state) -> const S* {
+      if (chunk == 0) {
+        return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
+      }
+      const int64_t slot = (chunk - 1) * states_of(options) + slot_of(options, state);
+      return args.checkpoints + slot * neurons(args.extent) + neuron;
+    });
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t at = t - begin;
+      kept_at(at, 1) = own.v;
+      if (options.synapse) {
+        kept_at(at, i_slot) = own.i;
+      }
+      if (options.adaptive) {
+        kept_at(at, b_slot) = own.b;
+      }
+      if (options.refractory > 0) {
+        kept_at(at, q_slot) = own.q;
+      }
+      kept_at(at, 0) = step_any(own, options, lif::widen(x[t * args.x.time_stride])).u;
+    }
+
+    for (int64_t t = end - 1; t >= begin; --t) {
+      const int64_t at = t - begin;
+      const S u = kept_at(at, 0);
+      const S v = kept_at(at, 1);
+      const S i = options.synapse ? kept_at(at, i_slot) : S(0);
+      const S b = options.adaptive ? kept_at(at, b_slot) : S(0);
+      const bool silent = options.refractory > 0 && kept_at(at, q_slot) > S(0);
+      const S theta = options.adaptive ? adapted_threshold(own.theta, own.kappa, b) : own.theta;
+      const S s = silent ? S(0) : fire(u, theta, options.strict);
+      const S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
+
+      S g = g_spikes == nullptr ? S(0) : lif::widen(g_spikes[t * args.grad_spikes.time_stride]);
+      if (timed) {
+        g = add(g, first_spike_gradient(later, first_spike, static_cast<S>(t)));
+        later = first_spike_earlier(grad_first, later, s);
+      }
+      if (counted) {
+        g = add(g, constant);
+      }
+      if (options.adaptive) {
+        g = add(g, grad_adaptation);
+      }
+      if (g_trace != nullptr) {
+        a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));
+      }
+
+      const bool detached = options.detach_reset || options.delayed;
+      const S e = reach_spike(options.reset, detached, g, u, theta, own.v_reset, a);
+      const S through = mul(e, h);
+      const S by_threshold =
+          options.delayed ? -through : threshold_gradient(options.reset, through, a, s);
+      grad_theta = add(grad_theta, by_threshold);
+      if (!options.delayed) {
+        grad_v_reset = add(grad_v_reset, mul(a, s));
+        a = keep(options.reset, a, s);
+      }
+      if (options.adaptive) {
+        grad_kappa = add(grad_kappa, mul(by_threshold, b));
+        grad_rho = add(grad_rho, mul(grad_adaptation, b));
+        grad_adaptation = add(mul(own.rho, grad_adaptation), mul(own.kappa, by_threshold));
+      }
+      if (g_trace_before != nullptr) {
+        a = add(a, lif::widen(g_trace_before[t * args.grad_trace_before.time_stride]));
+      }
+      const S whole = add(a, through);
+      const S d = silent ? S(0) : whole;
+      a = silent ? whole : mul(own.beta, d);
+      const S from = leaking(own, options, v);
+      if (options.delayed) {
+        const S r = fire(v, own.theta, options.strict);
+        if (options.reset == Reset::subtract) {
+          grad_theta = sub(grad_theta, mul(r, d));
+        } else {
+          grad_v_reset = add(grad_v_reset, mul(a, r));
+          a = keep(options.reset, a, r);
+        }
+      }
+      grad_beta = add(grad_beta, mul(d, options.rest == S(0) ? from : sub(from, options.rest)));
+
+      const S x_now = lif::widen(x[t * args.x.time_stride]);
+      const S input = options.synapse ? synapse(own.alpha, i, x_now) : x_now;
+      grad_gain = add(grad_gain, mul(d, input));
+      S dx = mul(own.gain, d);
+      if (options.synapse) {
+        dx = add(dx, grad_current);
+        grad_alpha = add(grad_alpha, mul(dx, i));
+        grad_current = mul(own.alpha, dx);
+      }
+      grad_x_sum = add(grad_x_sum, dx);
+      if (grad_x != nullptr) {
+        grad_x[t * args.grad_x.time_stride] = lif::narrow<T>(dx);
+      }
+    }
+  }
+
+  const auto put = [&](S* to, S value) {
+    if (to != nullptr) {
+      to[neuron] = value;
+    }
+  };
+  if (args.grad_x_sum != nullptr) {
+    args.grad_x_sum[neuron] = lif::narrow<T>(grad_x_sum);
+  }
+  put(args.grad_state[kMembrane], a);
+  put(args.grad_state[kCurrent], grad_current);
+  put(args.grad_state[kAdaptation], grad_adaptation);
+  put(args.grad_parameter[kBeta], grad_beta);
+  put(args.grad_parameter[kThreshold], grad_theta);
+  put(args.grad_parameter[kResetTo], grad_v_reset);
+  put(args.grad_parameter[kGain], grad_gain);
+  put(args.grad_parameter[kAlpha], grad_alpha);
+  put(args.grad_parameter[kKappa], grad_kappa);
+  put(args.grad_parameter[kRho], grad_rho);
 }
 
 }  // namespace lif::cuda

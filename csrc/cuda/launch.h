@@ -7,13 +7,13 @@ namespace lif::cuda {
 
 // Enqueue all T steps on `stream` (a cudaStream_t) of the current device; no synchronisation. Returns a
 // cudaError_t, 0 for success.
-template <typename S>
-int launch_forward(const Forward<S>& args, void* stream);
-template <typename S>
-int launch_backward(const Backward<S>& args, void* stream);
+template <typename T>
+int launch_forward(const Forward<T>& args, void* stream);
+template <typename T>
+int launch_backward(const Backward<T>& args, void* stream);
 
-// The most time steps whose membranes a backward block holds in shared memory.
-template <typename S>
-int64_t longest_chunk();
+// The most time steps that a backward block of this neuron holds in shared memory.
+template <typename T>
+int64_t longest_chunk(const Neuron<StateOf<T>>& neuron);
 
 }  // namespace lif::cuda

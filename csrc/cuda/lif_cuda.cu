@@ -8,11 +8,12 @@
 namespace lif::cuda {
 namespace {
 
-// Neurons a thread: 16 bytes' worth where every access is then aligned, else one. Where the inner size is
-// not a multiple, each row of a time step starts elsewhere, so it is not only the end that is misaligned.
-template <typename S>
-constexpr int kWide = 16 / sizeof(S);
+// Neurons a wide thread owns: what 16 bytes of state hold.
+template <typename T>
+constexpr int kWide = 16 / sizeof(StateOf<T>);
 
+// Whether every access of a wide thread is aligned. Where the inner size is not a multiple of the width, each
+// row of a time step starts elsewhere, so it is not only the end that is misaligned.
 class Alignment {
  public:
   explicit Alignment(int width) : width_(width) {}
@@ -28,9 +29,11 @@ class Alignment {
     return *this;
   }
 
+  // One value a row is read by itself, wherever it lies.
   template <typename T>
   Alignment& series(const Series<T>& series) {
-    return pointer(series.data).stride(series.outer_stride).stride(series.time_stride);
+    return series.uniform ? *this
+                          : pointer(series.data).stride(series.outer_stride).stride(series.time_stride);
   }
 
   explicit operator bool() const { return aligned_; }
@@ -40,35 +43,35 @@ class Alignment {
   bool aligned_ = true;
 };
 
-template <typename S>
-bool fits_wide(const Forward<S>& args) {
-  return bool(Alignment(kWide<S>)
+template <typename T>
+bool fits_wide(const Forward<T>& args) {
+  return bool(Alignment(kWide<T>)
                   .stride(args.extent.inner)
                   .series(args.x)
                   .series(args.spikes)
-                  .pointer(args.membrane)
+                  .pointer(args.state[kMembrane])
                   .pointer(args.count)
-                  .pointer(args.final_membrane)
+                  .pointer(args.rate)
+                  .pointer(args.final_state[kMembrane])
                   .pointer(args.checkpoints));
 }
 
-template <typename S>
-bool fits_wide(const Backward<S>& args) {
-  Alignment alignment(kWide<S>);
-  alignment.stride(args.extent.inner)
-      .series(args.x)
-      .series(args.grad_x)
-      .pointer(args.membrane)
-      .pointer(args.checkpoints)
-      .pointer(args.grad_final_membrane)
-      .pointer(args.grad_x_sum)
-      .pointer(args.grad_membrane)
-      .pointer(args.grad_beta)
-      .pointer(args.grad_threshold);
-  if (!args.grad_out_uniform) {
-    alignment.series(args.grad_out);
-  }
-  return bool(alignment);
+template <typename T>
+bool fits_wide(const Backward<T>& args) {
+  return bool(Alignment(kWide<T>)
+                  .stride(args.extent.inner)
+                  .series(args.x)
+                  .series(args.grad_x)
+                  .series(args.grad_spikes)
+                  .series(args.grad_count)
+                  .series(args.grad_rate)
+                  .pointer(args.state[kMembrane])
+                  .pointer(args.checkpoints)
+                  .pointer(args.grad_final[kMembrane])
+                  .pointer(args.grad_x_sum)
+                  .pointer(args.grad_state[kMembrane])
+                  .pointer(args.grad_parameter[kBeta])
+                  .pointer(args.grad_parameter[kThreshold]));
 }
 
 int64_t blocks_for(const Extent& extent, int width, int threads) {
@@ -76,27 +79,35 @@ int64_t blocks_for(const Extent& extent, int width, int threads) {
   return (neurons(extent) + per_block - 1) / per_block;
 }
 
-// Shared memory that a block of the current device may have.
-int most_shared_bytes() {
+int attribute(cudaDeviceAttr which) {
   int device = 0;
-  int bytes = 0;
+  int value = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes;
+  cudaDeviceGetAttribute(&value, which, device);
+  return value;
 }
 
-template <typename S, int W>
-cudaError_t forward_as(const Forward<S>& args, cudaStream_t stream) {
-  const int64_t blocks = blocks_for(args.extent, W, kForwardThreads);
-  forward_kernel<S, W><<<static_cast<unsigned>(blocks), kForwardThreads, 0, stream>>>(args);
+// Shared memory that a block of the current device may have.
+int most_shared_bytes() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
+// Wide threads move more bytes an instruction, but where they are so few that multiprocessors stay idle, four
+// times as many narrow ones hide more latency: 65,536 neurons are 64 wide blocks forward for 132 of them.
+template <typename T>
+bool worth_wide(const Extent& extent, int threads) {
+  return blocks_for(extent, kWide<T>, threads) >= attribute(cudaDevAttrMultiProcessorCount);
+}
+
+template <typename T>
+cudaError_t forward_on(void (*kernel)(Forward<T>), int width, const Forward<T>& args, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(blocks_for(args.extent, width, kForwardThreads));
+  kernel<<<blocks, kForwardThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 
-template <typename S, int W>
-cudaError_t backward_as(Backward<S> args, cudaStream_t stream) {
+template <typename T>
+cudaError_t backward_on(void (*kernel)(Backward<T>), int width, int kept, Backward<T> args,
+                        cudaStream_t stream) {
   args.chunk = std::max<int64_t>(1, std::min(args.chunk, args.extent.steps));
-  const auto kernel =
-      args.options.detach_reset ? &backward_kernel<S, W, true> : &backward_kernel<S, W, false>;
   // The limit of a kernel is shared by all host threads, so it is always set to the same value, the most the
   // device allows; what a launch takes is its own.
   if (const auto error =
@@ -104,36 +115,53 @@ cudaError_t backward_as(Backward<S> args, cudaStream_t stream) {
       error != cudaSuccess) {
     return error;
   }
-  const auto bytes = static_cast<size_t>(args.chunk * W * kBackwardThreads) * sizeof(S);
-  const int64_t blocks = blocks_for(args.extent, W, kBackwardThreads);
-  kernel<<<static_cast<unsigned>(blocks), kBackwardThreads, bytes, stream>>>(args);
+  const auto bytes = static_cast<size_t>(args.chunk * kept * width * kBackwardThreads) * sizeof(StateOf<T>);
+  const auto blocks = static_cast<unsigned>(blocks_for(args.extent, width, kBackwardThreads));
+  kernel<<<blocks, kBackwardThreads, bytes, stream>>>(args);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-template <typename S>
-int launch_forward(const Forward<S>& args, void* stream) {
+template <typename T>
+int launch_forward(const Forward<T>& args, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  return fits_wide(args) ? forward_as<S, kWide<S>>(args, on) : forward_as<S, 1>(args, on);
+  if (!is_plain(args)) {
+    return forward_on(&general_forward_kernel<T>, 1, args, on);
+  }
+  return fits_wide(args) && worth_wide<T>(args.extent, kForwardThreads)
+             ? forward_on(&plain_forward_kernel<T, kWide<T>>, kWide<T>, args, on)
+             : forward_on(&plain_forward_kernel<T, 1>, 1, args, on);
 }
 
-template <typename S>
-int launch_backward(const Backward<S>& args, void* stream) {
+template <typename T>
+int launch_backward(const Backward<T>& args, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  return fits_wide(args) ? backward_as<S, kWide<S>>(args, on) : backward_as<S, 1>(args, on);
+  if (!is_plain(args)) {
+    return backward_on(&general_backward_kernel<T>, 1, kept_values(args.neuron), args, on);
+  }
+  return fits_wide(args) && worth_wide<T>(args.extent, kBackwardThreads)
+             ? backward_on(&plain_backward_kernel<T, kWide<T>>, kWide<T>, 1, args, on)
+             : backward_on(&plain_backward_kernel<T, 1>, 1, 1, args, on);
 }
 
-template <typename S>
-int64_t longest_chunk() {
-  return most_shared_bytes() / static_cast<int64_t>(kWide<S> * kBackwardThreads * sizeof(S));
+template <typename T>
+int64_t longest_chunk(const Neuron<StateOf<T>>& neuron) {
+  const int64_t values = std::max<int64_t>(kWide<T>, kept_values(neuron));
+  return most_shared_bytes() / (values * kBackwardThreads * static_cast<int64_t>(sizeof(StateOf<T>)));
 }
 
 template int launch_forward<float>(const Forward<float>&, void*);
 template int launch_forward<double>(const Forward<double>&, void*);
+template int launch_forward<Half>(const Forward<Half>&, void*);
+template int launch_forward<BFloat16>(const Forward<BFloat16>&, void*);
 template int launch_backward<float>(const Backward<float>&, void*);
 template int launch_backward<double>(const Backward<double>&, void*);
-template int64_t longest_chunk<float>();
-template int64_t longest_chunk<double>();
+template int launch_backward<Half>(const Backward<Half>&, void*);
+template int launch_backward<BFloat16>(const Backward<BFloat16>&, void*);
+template int64_t longest_chunk<float>(const Neuron<float>&);
+template int64_t longest_chunk<double>(const Neuron<double>&);
+template int64_t longest_chunk<Half>(const Neuron<float>&);
+template int64_t longest_chunk<BFloat16>(const Neuron<float>&);
 
 }  // namespace lif::cuda
