@@ -6,7 +6,6 @@ What the arguments of the operators mean stands in ``csrc/bindings/problem.h``.
 from __future__ import annotations
 
 import os
-from enum import IntFlag
 
 import torch
 from torch import Tensor
@@ -16,48 +15,37 @@ from ._build_facts import cuda_missing_reason, kernel_libraries
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
-class Output(IntFlag):
-    """What ``lif_forward`` returns, in this order; the states are those of NeuronState."""
-
-    SPIKES = 1
-    COUNT = 2
-    RATE = 4
-    FIRST_SPIKE = 8
-    TRACE = 16
-    TRACE_BEFORE_RESET = 32
-    TOTAL = 64
-    MEMBRANE = 128
-    CURRENT = 256
-    ADAPTATION = 512
-    SILENCE = 1024
-    CHECKPOINTS = 2048
-
-
-class Wanted(IntFlag):
-    """The gradients that ``lif_backward`` returns, in this order."""
-
-    X = 1
-    MEMBRANE = 2
-    CURRENT = 4
-    ADAPTATION = 8
-    BETA = 16
-    THRESHOLD = 32
-    V_RESET = 64
-    GAIN = 128
-    ALPHA = 256
-    KAPPA = 512
-    RHO = 1024
-
-
-class Trait(IntFlag):
-    """What sets a neuron apart from the plain one."""
-
-    STRICT = 1
-    DELAYED = 2
-    DETACH_RESET = 4
-    SYNAPSE = 8
-    ADAPTIVE = 16
-
+# What lif_forward returns, in this order; the states are those of NeuronState.
+OUTPUTS = {
+    "spikes": 1,
+    "count": 2,
+    "rate": 4,
+    "first_spike": 8,
+    "trace": 16,
+    "trace_before_reset": 32,
+    "total": 64,
+    "membrane": 128,
+    "current": 256,
+    "adaptation": 512,
+    "silence": 1024,
+    "checkpoints": 2048,
+}
+# The gradients that lif_backward returns, bit i for the i-th.
+WANTED = (
+    "x",
+    "membrane",
+    "current",
+    "adaptation",
+    "beta",
+    "threshold",
+    "v_reset",
+    "gain",
+    "alpha",
+    "kappa",
+    "rho",
+)
+# Traits that set a neuron apart from the plain one.
+STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 32
 
 RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
@@ -115,4 +103,4 @@ def checkpoint_interval(steps: int, device_type: str) -> int:
     whole, chunk = (28, 20) if device_type == "cuda" else (48, 32)
     if steps <= whole:
         return 0
-    return -(-steps // max(2, round(steps / chunk)))
+    return -(-steps // max(2, (steps + chunk // 2) // chunk))

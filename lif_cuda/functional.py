@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,6 @@ from . import _check, _layout, _ops
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
-from ._ops import Trait
 from .surrogate import Surrogate
 
 _STATES = NeuronState._fields
@@ -20,7 +18,6 @@ _SERIES = ("spikes", "trace", "trace_before_reset")
 # The order in which lif_backward takes incoming gradients.
 _INCOMING = (*_SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
 _NOT_DIFFERENTIABLE = ("total", "silence")
-_OUTPUT_FLAGS = {flag.name.lower(): int(flag) for flag in _ops.Output if flag.name}
 
 
 class _Call(NamedTuple):
@@ -96,7 +93,7 @@ class _FusedLIF(torch.autograd.Function):
                 [_incoming(name, given.get(name), call.layout) for name in _INCOMING],
                 surrogate.code,
                 surrogate.slope,
-                surrogate.height,
+                surrogate.scale,
                 surrogate.values(dtype, x.device),
                 sum(1 << i for i, wanted in enumerate(needed) if wanted),
             )
@@ -132,9 +129,9 @@ class _NoDoubleBackward(torch.autograd.Function):
 
 def _run(x: Tensor, tensors: tuple[Tensor | None, ...], call: _Call) -> list[Tensor]:
     """The results of a call, and the checkpoints after them if there are any."""
-    outputs = sum(_OUTPUT_FLAGS[name] for name in call.results)
+    outputs = sum(_ops.OUTPUTS[name] for name in call.results)
     if call.checkpoint_every:
-        outputs |= _OUTPUT_FLAGS["checkpoints"]
+        outputs |= _ops.OUTPUTS["checkpoints"]
     results: list[Tensor] = _ops.lif_forward(
         x,
         tensors[:4],
@@ -157,13 +154,6 @@ def _incoming(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
     if timed and layout.time_first:
         grad = grad.movedim(0, layout.time_dim)
     return _layout.as_rows(grad, layout.time_dim, timed)
-
-
-def _one_minus(beta: float | Tensor, dtype: torch.dtype) -> float | Tensor:
-    """``1 - beta``, rounded as the state's dtype rounds it."""
-    if isinstance(beta, Tensor):
-        return 1 - beta
-    return 1 - beta if dtype == torch.float64 else ctypes.c_float(1 - ctypes.c_float(beta).value).value
 
 
 def _result_names(options: CallOptions, states: tuple[str, ...]) -> tuple[str, ...]:
@@ -287,8 +277,8 @@ def lif(
     checked = _check.check_call(x, parameters, membrane, options)
     _ops.check_device(x)
     parameters = checked.parameters
-    if decay_input:
-        parameters = parameters._replace(gain=_one_minus(parameters.beta, checked.state_dtype))
+    if decay_input and isinstance(parameters.beta, Tensor):
+        parameters = parameters._replace(gain=1 - parameters.beta)
     layout = _layout.layout_of(x, checked.time_dim, steps is not None)
     constant = steps is not None
     x = _layout.arrange(x, layout.features if constant else layout.order)
@@ -314,18 +304,19 @@ def lif(
         length = x.shape[layout.time_dim] if steps is None else steps
         every = _ops.checkpoint_interval(length, x.device.type)
     traits = (
-        (Trait.STRICT if strict else 0)
-        | (Trait.DELAYED if delay_reset else 0)
-        | (Trait.DETACH_RESET if detach_reset else 0)
-        | (Trait.SYNAPSE if alpha is not None else 0)
-        | (Trait.ADAPTIVE if kappa is not None else 0)
+        _ops.STRICT * strict
+        + _ops.DELAYED * delay_reset
+        + _ops.DETACH_RESET * detach_reset
+        + _ops.SYNAPSE * (alpha is not None)
+        + _ops.ADAPTIVE * (kappa is not None)
+        + _ops.DECAY_INPUT * decay_input
     )
     call = _Call(
         numbers,
         -1 if steps is None else steps,
         layout,
         _ops.RESETS[reset],
-        int(traits),
+        traits,
         refractory,
         float(rest),
         surrogate,

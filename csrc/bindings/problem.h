@@ -48,7 +48,14 @@ using OptionalTensor = std::optional<Tensor>;
 using Tensors = std::vector<OptionalTensor>;
 using Shape = std::vector<int64_t>;
 
-enum Trait : int64_t { kStrict = 1, kDelayed = 2, kDetachReset = 4, kSynapse = 8, kAdaptive = 16 };
+enum Trait : int64_t {
+  kStrict = 1,
+  kDelayed = 2,
+  kDetachReset = 4,
+  kSynapse = 8,
+  kAdaptive = 16,
+  kDecayInput = 32  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
+};
 enum Output : int64_t {
   kSpikes = 1,
   kCount = 2,
@@ -298,6 +305,9 @@ void set_common(Args& args, const Problem& problem) {
   }
   for (int i = 0; i < kParameters; ++i) {
     args.parameter[i] = parameter_of<S>(problem.parameters[i], problem.numbers[i], features);
+  }
+  if ((problem.traits & kDecayInput) && !problem.parameters[kGain]) {
+    args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
   }
   args.neuron.reset = static_cast<Reset>(problem.reset);
   args.neuron.strict = problem.traits & kStrict;
