@@ -1,5 +1,6 @@
 """Fused leaky integrate-and-fire layers for PyTorch, on CPU and CUDA."""
 
+from . import _fake as _fake
 from . import functional, models, surrogate
 from ._check import NeuronState
 from .decay import decay_of

@@ -110,7 +110,7 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     """Return ``value`` as a float, or raise unless it is a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor, got {_kind(value)}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not (-math.inf < value < math.inf and low <= value <= high):
         where = f" in [{low:g}, {high:g}]" if math.isfinite(high) else ""
         raise ValueError(f"{name} must be a finite number{where}, got {value}")
     return float(value)
@@ -147,14 +147,23 @@ def check_output(value: object) -> None:
         raise ValueError(f"output must name each output once, got {value!r}")
 
 
-@lru_cache(maxsize=256)
+# The NamedTuples in which several outputs are returned, by their names.
+_OUTPUTS_TYPES: dict[tuple[str, ...], Any] = {}
+
+
 def outputs_type(names: tuple[str, ...]) -> Any:
     """The NamedTuple in which several outputs are returned."""
-    return namedtuple("Outputs", names)
+    if names not in _OUTPUTS_TYPES:
+        _OUTPUTS_TYPES[names] = namedtuple("Outputs", names)
+    return _OUTPUTS_TYPES[names]
 
 
 def check_options(options: CallOptions) -> None:
     """Raise unless the options are of the right kind and go together."""
+    if torch.compiler.is_compiling():
+        # Traced once, and what is traced cannot look into a cache.
+        _check_options.__wrapped__(*options)
+        return
     try:
         _check_options(*options)
     except TypeError as error:
@@ -351,7 +360,7 @@ def check_parameter(
     value = check_companion(name, value, x, (state_dtype, x.dtype))
     sizes = tuple(value.shape)
     if channel_dim is not None and len(sizes) == 1:
-        if sizes[0] not in (1, features[channel_dim]):
+        if sizes[0] != 1 and sizes[0] != features[channel_dim]:
             raise ValueError(
                 f"{name} must have one value for each of the {features[channel_dim]} channels of x, "
                 f"got {sizes[0]}"
@@ -359,7 +368,8 @@ def check_parameter(
         value = value.view(-1, *(1,) * (len(features) - channel_dim - 1))
         sizes = tuple(value.shape)
     offset = len(features) - len(sizes)
-    if offset < 0 or any(size not in (1, features[offset + i]) for i, size in enumerate(sizes)):
+    # Spelled out: torch.compile does not look for a size that it does not know in a tuple.
+    if offset < 0 or any(size != 1 and size != features[offset + i] for i, size in enumerate(sizes)):
         raise ValueError(
             f"{name} must broadcast from the right over x without its time axis, "
             f"{tuple(features)}, got shape {sizes}; for one value per neuron give the size of the "

@@ -67,6 +67,26 @@ def _without(order: Sequence[int], axis: int) -> tuple[int, ...]:
     return tuple(other - (other > axis) for other in order if other != axis)
 
 
+def _from_slowest(axes: Sequence[int], sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """The axes from the slowest to the fastest; one that is expanded, of stride 0, or has size 1 comes first.
+
+    An insertion into a list of a few: torch.compile compares sizes that it does not know, but sorts none.
+    """
+    ordered: list[int] = []
+    for axis in axes:
+        place = len(ordered)
+        if sizes[axis] == 1 or strides[axis] == 0:
+            place = 0
+        else:
+            while place > 0:
+                before = ordered[place - 1]
+                if sizes[before] == 1 or strides[before] == 0 or strides[before] >= strides[axis]:
+                    break
+                place -= 1
+        ordered.insert(place, axis)
+    return ordered
+
+
 def _layout(
     order: Sequence[int], time_dim: int, user_time: int, time_first: bool = False, copy: bool = False
 ) -> Layout:
@@ -92,8 +112,7 @@ def find_layout(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int,
     if constant:
         return _find_constant(sizes, strides, time_dim)
     features = [axis for axis in range(len(sizes)) if axis != time_dim]
-    # From the slowest axis to the fastest. An axis that is expanded, of stride 0, comes first.
-    features.sort(key=lambda axis: -strides[axis] if strides[axis] and sizes[axis] > 1 else -(2**62))
+    features = _from_slowest(features, sizes, strides)
     for split in range(len(features) + 1):
         outer, inner = features[:split], features[split:]
         dense = joint_stride([sizes[a] for a in inner], [strides[a] for a in inner]) == 1
@@ -102,7 +121,7 @@ def find_layout(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int,
             continue
         if joint_stride([sizes[a] for a in outer], [strides[a] for a in outer]) is None:
             continue
-        slowest = max((strides[a] for a in outer if sizes[a] > 1), default=0)
+        slowest = max([0, *(strides[axis] for axis in outer if sizes[axis] > 1)])
         time_first = strides[time_dim] >= slowest or _product([sizes[a] for a in outer]) == 1
         return _layout([*outer, time_dim, *inner], split, time_dim, time_first)
     rest = [axis for axis in range(len(sizes)) if axis != time_dim]
@@ -115,7 +134,7 @@ def _find_constant(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: i
     inner = _product(sizes[time_dim:])
     if contiguous and (inner >= SHORTEST_ROW or _product(sizes[:time_dim]) == 1):
         return Layout(time_dim)
-    axes.sort(key=lambda axis: -strides[axis] if sizes[axis] > 1 else -(2**62))
+    axes = _from_slowest(axes, sizes, strides)
     dense = joint_stride([sizes[a] for a in axes], [strides[a] for a in axes]) == 1
     if not dense:
         axes.sort()
@@ -125,12 +144,12 @@ def _find_constant(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: i
 
 def layout_of(x: Tensor, time_dim: int, constant: bool) -> Layout:
     """The layout in which the kernels read ``x``."""
-    if time_dim == 0 and x.is_contiguous():
-        return _TIME_FIRST
-    return find_layout(tuple(x.shape), tuple(x.stride()), time_dim, constant)
-
-
-_TIME_FIRST = Layout(0)
+    if x.is_contiguous() and (
+        time_dim == 0 or _product(x.shape[time_dim + (not constant) :]) >= SHORTEST_ROW
+    ):
+        return Layout(time_dim)
+    find = find_layout.__wrapped__ if torch.compiler.is_compiling() else find_layout
+    return find(tuple(x.shape), tuple(x.stride()), time_dim, constant)
 
 
 def arrange(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:

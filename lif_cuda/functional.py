@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,21 +25,21 @@ class _Call(NamedTuple):
     """What a call is besides its tensors."""
 
     numbers: list[float]
-    steps: int  # -1: x has a time axis
     layout: Layout
     reset: int
     traits: int
     refractory: int
     rest: float
-    surrogate: Surrogate
+    surrogate: int
+    slope: float
+    scale: float
     results: tuple[str, ...]  # what is returned, in the order of the operator
-    checkpoint_every: int
 
-    def described(self) -> tuple[Any, ...]:
-        """The arguments that forward and backward share, from time_dim on."""
+    def described(self, steps: int) -> tuple[Any, ...]:
+        """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
         return (
             self.layout.time_dim,
-            self.steps,
+            steps,
             self.layout.time_first,
             self.reset,
             self.traits,
@@ -55,12 +56,24 @@ class _FusedLIF(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        results = _run(x, tensors, call)
-        checkpoints = results.pop() if call.checkpoint_every else None
+    def forward(
+        ctx: Any,
+        call: _Call,
+        steps: int,
+        every: int,
+        table: Tensor | None,
+        x: Tensor,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
+        # stand beside the call, and the numbers of the call have been made floats before.
+        results = _run(x, tensors, call, steps, every)
+        results, checkpoints = results[: len(call.results)], results[len(call.results) :]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
-        ctx.save_for_backward(x, *tensors, checkpoints, first)
+        ctx.save_for_backward(x, *tensors, table, checkpoints[0] if checkpoints else None, first)
         ctx.call = call
+        ctx.steps = steps
+        ctx.every = every
         ctx.set_materialize_grads(False)
         fixed = [
             tensor for name, tensor in zip(call.results, results, strict=True) if name in _NOT_DIFFERENTIABLE
@@ -72,39 +85,37 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, *tensors, checkpoints, first = ctx.saved_tensors
+        x, *tensors, table, checkpoints, first = ctx.saved_tensors
         # The steps of silence have no gradient; x and the smooth states come before them.
-        needed = [*ctx.needs_input_grad[1:5], *ctx.needs_input_grad[6:]]
+        needed = [*ctx.needs_input_grad[4:8], *ctx.needs_input_grad[9:]]
         given = {name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None}
         if not given or not any(needed):
             return (None,) * len(ctx.needs_input_grad)
         with torch.no_grad():
-            surrogate = call.surrogate
-            dtype = checkpoints.dtype if checkpoints is not None else _check.STATE_DTYPES[x.dtype]
             computed = _ops.lif_backward(
                 x,
                 tensors[:4],
                 tensors[4:],
                 call.numbers,
-                *call.described(),
+                *call.described(ctx.steps),
                 checkpoints,
-                call.checkpoint_every,
+                ctx.every,
                 first,
                 [_incoming(name, given.get(name), call.layout) for name in _INCOMING],
-                surrogate.code,
-                surrogate.slope,
-                surrogate.scale,
-                surrogate.values(dtype, x.device),
+                call.surrogate,
+                call.slope,
+                call.scale,
+                table,
                 sum(1 << i for i, wanted in enumerate(needed) if wanted),
             )
-        if needed[0] and call.steps < 0 and call.layout.time_first:
+        if needed[0] and ctx.steps < 0 and call.layout.time_first:
             computed[0] = computed[0].movedim(0, call.layout.time_dim)
         if torch.is_grad_enabled():
             anchors = [tensor for tensor in (x, *tensors) if tensor is not None]
             computed = _NoDoubleBackward.apply(len(computed), *computed, *anchors)
         gradients = iter(computed)
         found = [next(gradients) if wanted else None for wanted in needed]
-        return (None, *found[:4], None, *found[4:])
+        return (None, None, None, None, *found[:4], None, *found[4:])
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -127,19 +138,19 @@ class _NoDoubleBackward(torch.autograd.Function):
         )
 
 
-def _run(x: Tensor, tensors: tuple[Tensor | None, ...], call: _Call) -> list[Tensor]:
+def _run(x: Tensor, tensors: Sequence[Tensor | None], call: _Call, steps: int, every: int) -> list[Tensor]:
     """The results of a call, and the checkpoints after them if there are any."""
     outputs = sum(_ops.OUTPUTS[name] for name in call.results)
-    if call.checkpoint_every:
+    if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
     results: list[Tensor] = _ops.lif_forward(
         x,
         tensors[:4],
         tensors[4:],
         call.numbers,
-        *call.described(),
+        *call.described(steps),
         outputs,
-        call.checkpoint_every,
+        every,
     )
     return results
 
@@ -313,17 +324,22 @@ def lif(
     )
     call = _Call(
         numbers,
-        -1 if steps is None else steps,
         layout,
         _ops.RESETS[reset],
         traits,
         refractory,
         float(rest),
-        surrogate,
+        surrogate.code,
+        float(surrogate.slope),
+        float(surrogate.scale),
         _result_names(options, tuple(checked.states)),
-        every,
     )
-    results = _FusedLIF.apply(call, x, *tensors) if differentiate else _run(x, tuple(tensors), call)
+    given_steps = -1 if steps is None else steps
+    if differentiate:
+        table = surrogate.values(checked.state_dtype, x.device)
+        results = _FusedLIF.apply(call, given_steps, every, table, x, *tensors)
+    else:
+        results = _run(x, tensors, call, given_steps, every)
     found = {
         name: _layout.arrange(
             tensor,

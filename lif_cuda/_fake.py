@@ -1,0 +1,102 @@
+"""What the operators return, without computing it: shapes and dtypes for torch.compile and torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _ops
+from ._check import STATE_DTYPES
+
+_STATES = ("membrane", "current", "adaptation", "silence")
+
+
+def _features(x: Tensor, time_dim: int, steps: int) -> tuple[list[int], int]:
+    """The shape of one time step, and T."""
+    shape = list(x.shape)
+    return (shape, steps) if steps >= 0 else (shape[:time_dim] + shape[time_dim + 1 :], shape[time_dim])
+
+
+def _series(x: Tensor, features: list[int], length: int, at: int) -> Tensor:
+    return x.new_empty([*features[:at], length, *features[at:]])
+
+
+def _forward(
+    x: Tensor,
+    state: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    numbers: Sequence[float],
+    time_dim: int,
+    steps: int,
+    time_first: bool,
+    reset: int,
+    traits: int,
+    refractory: int,
+    rest: float,
+    outputs: int,
+    checkpoint_every: int,
+) -> list[Tensor]:
+    features, length = _features(x, time_dim, steps)
+    dtype = STATE_DTYPES[x.dtype]
+    results = []
+    for name, flag in _ops.OUTPUTS.items():
+        if not outputs & flag:
+            continue
+        if name in ("spikes", "trace", "trace_before_reset"):
+            results.append(_series(x, features, length, 0 if time_first else time_dim))
+        elif name == "total":
+            results.append(x.new_empty([], dtype=torch.int64))
+        elif name == "checkpoints":
+            states = 1 + bool(traits & _ops.SYNAPSE) + bool(traits & _ops.ADAPTIVE) + bool(refractory > 0)
+            chunks = -(-length // checkpoint_every)
+            rows = torch.sym_max(chunks - 1, 0)
+            results.append(x.new_empty([rows, states, *features], dtype=dtype))
+        else:
+            results.append(x.new_empty(features, dtype=dtype))
+    return results
+
+
+def _backward(
+    x: Tensor,
+    state: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    numbers: Sequence[float],
+    time_dim: int,
+    steps: int,
+    time_first: bool,
+    reset: int,
+    traits: int,
+    refractory: int,
+    rest: float,
+    checkpoints: Tensor | None,
+    checkpoint_every: int,
+    first_spike: Tensor | None,
+    grads: Sequence[Tensor | None],
+    surrogate: int,
+    slope: float,
+    scale: float,
+    table: Tensor | None,
+    wanted: int,
+) -> list[Tensor]:
+    features, length = _features(x, time_dim, steps)
+    dtype = STATE_DTYPES[x.dtype]
+    results = []
+    for i, name in enumerate(_ops.WANTED):
+        if not wanted & 1 << i:
+            continue
+        if name == "x":
+            at = 0 if time_first else time_dim
+            results.append(x.new_empty(features) if steps >= 0 else _series(x, features, length, at))
+        elif name in _STATES:
+            results.append(x.new_empty(features, dtype=dtype))
+        else:
+            parameter = parameters[i - _ops.WANTED.index("beta")]
+            assert parameter is not None, name
+            results.append(torch.empty_like(parameter, memory_format=torch.contiguous_format))
+    return results
+
+
+torch.library.register_fake("lif_cuda::lif_forward", _forward)
+torch.library.register_fake("lif_cuda::lif_backward", _backward)
