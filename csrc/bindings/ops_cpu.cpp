@@ -1,5 +1,5 @@
 // The operators on the CPU: tensors in, tasks on torch's own threads, tensors out.
-#include "bindings/problem.h"
+#include "bindings/operators.h"
 #include "cpu/kernels.h"
 
 namespace lif::bindings {
@@ -28,54 +28,39 @@ void run_tasks(const Args& args, int64_t most_neurons, const Kernel& kernel) {
                               [&](int64_t begin, int64_t end) { kernel(args, tiling, begin, end); });
 }
 
-std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Tensors& parameters,
-                                const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
-                                bool time_first, int64_t reset, int64_t traits, int64_t refractory,
-                                double rest, int64_t outputs, int64_t checkpoint_every) {
-  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
-                        time_first, reset, traits,     refractory, rest};
-  return with_type_of(x, [&](auto* of) {
-    using T = std::remove_pointer_t<decltype(of)>;
-    return forward<T>(problem, outputs, checkpoint_every, [](const Forward<T>& args) {
-      run_tasks(args, cpu::kForwardNeurons, cpu::active_kernels<T>().forward);
-    });
-  });
-}
+struct Cpu {
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
 
-std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Tensors& parameters,
-                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
-                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
-                                 double rest, const OptionalTensor& checkpoints, int64_t checkpoint_every,
-                                 const OptionalTensor& first_spike, const Tensors& grads, int64_t surrogate,
-                                 double slope, double scale, const OptionalTensor& table, int64_t wanted) {
-  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
-                        time_first, reset, traits,     refractory, rest};
-  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads,
-                            surrogate,   slope,            scale,       table};
-  return with_type_of(x, [&](auto* of) {
-    using T = std::remove_pointer_t<decltype(of)>;
+  template <typename T>
+  static void forward(const Forward<T>& args, const Tensor&) {
+    run_tasks(args, cpu::kForwardNeurons, cpu::active_kernels<T>().forward);
+  }
+
+  template <typename T>
+  static void backward(const Backward<T>& args, const Tensor&) {
+    run_tasks(args, cpu::kBackwardNeurons, cpu::active_kernels<T>().backward);
+  }
+
+  // The sum is the same for any number of threads.
+  template <typename T>
+  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
+                       const Tensor& parameter) {
     using S = StateOf<T>;
-    const auto launch = [](const Backward<T>& args) {
-      run_tasks(args, cpu::kBackwardNeurons, cpu::active_kernels<T>().backward);
-    };
-    // The sum is the same for any number of threads.
-    const auto reduce = [](const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                           const Tensor& parameter) {
-      Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
-      if (columns > 0) {
-        cpu::active_kernels<T>().sum_partials(static_cast<const S*>(partial.const_data_ptr()), rows, columns,
-                                              repeat, static_cast<S*>(sum.mutable_data_ptr()));
-      }
-      return sum;
-    };
-    return backward<T>(problem, gradients, wanted, launch, reduce);
-  });
-}
+    Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
+    if (columns > 0) {
+      cpu::active_kernels<T>().sum_partials(static_cast<const S*>(partial.const_data_ptr()), rows, columns,
+                                            repeat, static_cast<S*>(sum.mutable_data_ptr()));
+    }
+    return sum;
+  }
+};
 
 }  // namespace
 }  // namespace lif::bindings
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
-  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward));
-  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward));
+  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cpu>));
+  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cpu>));
 }
