@@ -1,8 +1,8 @@
 // A stand-in for CUDA on the host, for tests only: just enough for csrc/cuda to be compiled by a C++
 // compiler and run, one thread after another.
 //
-// That is a faithful machine for these kernels because their threads never meet: no synchronisation, no
-// atomics. The one thing that running in turn could hide is a thread that relies on, or tramples on,
+// That is a faithful machine for these kernels because their threads never meet: no synchronisation, and no
+// atomics but a sum of integers. The one thing that running in turn could hide is a thread that relies on, or tramples on,
 // another's shared memory. So a thread starts with all of it poisoned, and each word it writes becomes its
 // own: a second writer is a fault. Order can hide nothing else, and it runs backwards here.
 #pragma once
@@ -26,13 +26,13 @@
 #define __global__
 #define __shared__
 #define __align__(bytes) __attribute__((aligned(bytes)))
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 using cudaError_t = int;
 using cudaStream_t = void*;
 enum : cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 
 struct HostIndex {
   unsigned x = 0;
@@ -66,6 +66,7 @@ struct Launch {
 };
 inline Launch last_launch;
 inline std::string fault;
+inline int multiprocessors = 1;  // so few that the smallest grid is wide where it can be
 inline cudaError_t last_error = cudaSuccess;
 inline std::map<const void*, int> shared_limit;
 
@@ -147,7 +148,7 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = host_cuda::kSharedOptin;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+  *value = which == cudaDevAttrMultiProcessorCount ? host_cuda::multiprocessors : host_cuda::kSharedOptin;
   return cudaSuccess;
 }

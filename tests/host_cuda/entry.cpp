@@ -1,123 +1,102 @@
-// The CUDA launchers and kernels, compiled for the host, behind a C interface for ctypes.
+// The CUDA launchers and kernels, compiled for the host, as operators on CPU tensors: the bindings that the
+// CUDA library has, behind the same schemas, in a namespace of their own.
 //
 // launchers.inl is csrc/cuda/lif_cuda.cu with its kernel<<<...>>>(...) written as a call, which is all that
-// a C++ compiler does not understand; tests/test_cuda_on_host.py makes it.
+// a C++ compiler does not understand; harness.py makes it.
 #include "launchers.inl"
 
+#include "bindings/operators.h"
+
+namespace lif::bindings {
 namespace {
 
-struct HostSeries {
-  void* data;
-  int64_t outer_stride;
-  int64_t time_stride;
-};
+struct HostCuda {
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
 
-struct HostParameter {
-  const void* values;
-  int64_t period;
-  double value;
-};
-
-// Forward and Backward in one, with plain types, the same for float and double. Mirrored by `Call` in
-// tests/test_cuda_on_host.py.
-struct Call {
-  int64_t outer, steps, inner;
-  HostSeries x, spikes, grad_out, grad_x;
-  HostParameter beta, threshold;
-  const void *membrane, *grad_final_membrane;
-  void *count, *final_membrane, *checkpoints;
-  void *grad_x_sum, *grad_membrane, *grad_beta, *grad_threshold;
-  int64_t chunk, grad_out_uniform, detach_reset;
-  double slope, scale;
-};
-
-template <typename S>
-lif::Series<S> series(const HostSeries& from) {
-  return {static_cast<S*>(from.data), from.outer_stride, from.time_stride};
-}
-
-template <typename S>
-lif::Parameter<S> parameter(const HostParameter& from) {
-  return {static_cast<const S*>(from.values), from.period, static_cast<S>(from.value)};
-}
-
-template <typename S>
-int forward(const Call& call) {
-  lif::Forward<S> args;
-  args.extent = {call.outer, call.steps, call.inner};
-  args.x = series<const S>(call.x);
-  args.membrane = static_cast<const S*>(call.membrane);
-  args.beta = parameter<S>(call.beta);
-  args.threshold = parameter<S>(call.threshold);
-  args.spikes = series<S>(call.spikes);
-  args.count = static_cast<S*>(call.count);
-  args.final_membrane = static_cast<S*>(call.final_membrane);
-  args.checkpoints = static_cast<S*>(call.checkpoints);
-  args.checkpoint_every = call.chunk;
-  return lif::cuda::launch_forward(args, nullptr);
-}
-
-template <typename S>
-int backward(const Call& call) {
-  lif::Backward<S> args;
-  args.extent = {call.outer, call.steps, call.inner};
-  args.x = series<const S>(call.x);
-  args.membrane = static_cast<const S*>(call.membrane);
-  args.beta = parameter<S>(call.beta);
-  args.threshold = parameter<S>(call.threshold);
-  args.options = {lif::Shape::fast_sigmoid, static_cast<S>(call.slope), static_cast<S>(call.scale),
-                  call.detach_reset != 0};
-  args.checkpoints = static_cast<const S*>(call.checkpoints);
-  args.chunk = call.chunk;
-  args.grad_out = series<const S>(call.grad_out);
-  args.grad_out_uniform = call.grad_out_uniform != 0;
-  args.grad_final_membrane = static_cast<const S*>(call.grad_final_membrane);
-  args.grad_x = series<S>(call.grad_x);
-  args.grad_x_sum = static_cast<S*>(call.grad_x_sum);
-  args.grad_membrane = static_cast<S*>(call.grad_membrane);
-  args.grad_beta = static_cast<S*>(call.grad_beta);
-  args.grad_threshold = static_cast<S*>(call.grad_threshold);
-  return lif::cuda::launch_backward(args, nullptr);
-}
-
-template <typename S, int W>
-bool launched_width() {
-  for (const void* kernel : {reinterpret_cast<const void*>(&lif::cuda::forward_kernel<S, W>),
-                             reinterpret_cast<const void*>(&lif::cuda::backward_kernel<S, W, false>),
-                             reinterpret_cast<const void*>(&lif::cuda::backward_kernel<S, W, true>)}) {
-    if (kernel == host_cuda::last_launch.kernel) {
-      return true;
-    }
+  template <typename T>
+  static void forward(const Forward<T>& args, const Tensor&) {
+    finish(cuda::launch_forward(args, nullptr));
   }
-  return false;
+
+  template <typename T>
+  static void backward(const Backward<T>& args, const Tensor&) {
+    finish(cuda::launch_backward(args, nullptr));
+  }
+
+  // Sums in order; what a GPU does with partial gradients is torch's own sum.
+  template <typename T>
+  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
+                       const Tensor& parameter) {
+    using S = StateOf<T>;
+    Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
+    const S* from = static_cast<const S*>(partial.const_data_ptr());
+    S* to = static_cast<S*>(sum.mutable_data_ptr());
+    for (int64_t c = 0; c < columns; ++c) {
+      double total = 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t p = 0; p < repeat; ++p) {
+          total += static_cast<double>(from[(r * columns + c) * repeat + p]);
+        }
+      }
+      to[c] = static_cast<S>(total);
+    }
+    return sum;
+  }
+
+ private:
+  static void finish(int error) {
+    STD_TORCH_CHECK(error == 0, "CUDA error ", error);
+    STD_TORCH_CHECK(host_cuda::fault.empty(), host_cuda::fault);
+  }
+};
+
+template <typename T>
+const char* last_kernel_of() {
+  const auto is = [](auto* kernel) {
+    return reinterpret_cast<const void*>(kernel) == host_cuda::last_launch.kernel;
+  };
+  constexpr int kW = cuda::kWide<T>;
+  return is(&cuda::plain_forward_kernel<T, kW>) || is(&cuda::plain_backward_kernel<T, kW>) ? "wide"
+         : is(&cuda::plain_forward_kernel<T, 1>) || is(&cuda::plain_backward_kernel<T, 1>) ? "narrow"
+         : is(&cuda::general_forward_kernel<T>) || is(&cuda::general_backward_kernel<T>)   ? "general"
+                                                                                           : nullptr;
 }
 
 }  // namespace
+}  // namespace lif::bindings
+
+STABLE_TORCH_LIBRARY(lif_cuda_on_host, m) {
+  m.def(lif::bindings::kForwardSchema);
+  m.def(lif::bindings::kBackwardSchema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lif_cuda_on_host, CPU, m) {
+  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::HostCuda>));
+  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::HostCuda>));
+}
 
 extern "C" {
 
-int64_t host_call_size() { return sizeof(Call); }
-
-int host_forward(const Call* call, int is_double) {
-  return is_double != 0 ? forward<double>(*call) : forward<float>(*call);
+// The tier of the last launch.
+__attribute__((visibility("default"))) const char* host_last_kernel() {
+  using namespace lif;
+  for (const char* name : {bindings::last_kernel_of<float>(), bindings::last_kernel_of<double>(),
+                           bindings::last_kernel_of<Half>(), bindings::last_kernel_of<BFloat16>()}) {
+    if (name != nullptr) {
+      return name;
+    }
+  }
+  return "none";
 }
 
-int host_backward(const Call* call, int is_double) {
-  return is_double != 0 ? backward<double>(*call) : backward<float>(*call);
+// Multiprocessors that the stand-in for a device claims to have.
+__attribute__((visibility("default"))) void host_set_multiprocessors(int count) {
+  host_cuda::multiprocessors = count;
 }
 
-int64_t host_longest_chunk(int is_double) {
-  return is_double != 0 ? lif::cuda::longest_chunk<double>() : lif::cuda::longest_chunk<float>();
+__attribute__((visibility("default"))) int64_t host_longest_chunk() {
+  return lif::cuda::longest_chunk<float>({});
 }
-
-// Neurons a thread in the last launch.
-int host_launched_width() {
-  return launched_width<float, 4>()                                  ? 4
-         : launched_width<double, 2>()                               ? 2
-         : launched_width<float, 1>() || launched_width<double, 1>() ? 1
-                                                                     : 0;
-}
-
-// What the stand-in for CUDA found wrong in all launches so far; empty if nothing.
-const char* host_fault() { return host_cuda::fault.c_str(); }
 }

@@ -1,132 +1,74 @@
-"""Building csrc/cuda for the host, and calling it: guarded buffers and mirrors of the C structs."""
+"""Building csrc/cuda for the host, and putting it in the place of the CPU kernels."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from _compile import CSRC, build_flags, compile_source
-from torch import Tensor
+from _compile import CSRC, ROOT, build_flags, compile_source
+
+from lif_cuda import _ops
 
 SHIM = Path(__file__).resolve().parent
 SANITIZER_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 
-SENTINEL = {torch.float32: 0x7FE5A5A5, torch.float64: 0x7FFE5A5A5A5A5A5A}  # both are NaNs
-BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
-
-class Buffer:
-    """A tensor of given sizes and strides, poisoned, between guards.
-
-    Args:
-        sizes, strides: of ``view``, in elements.
-        dtype: float32 or float64.
-        offset: how many elements the view starts behind a 16-byte boundary.
-        guard: elements of the guard at either end. 0 leaves the watch to the address sanitizer.
-    """
-
-    def __init__(
-        self,
-        sizes: tuple[int, ...],
-        strides: tuple[int, ...],
-        dtype: torch.dtype,
-        offset: int = 0,
-        guard: int = 32,
-    ) -> None:
-        last = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-        numel = 0 if 0 in sizes else last + 1
-        self.memory = torch.empty(guard + offset + numel + guard, dtype=dtype)
-        assert self.memory.data_ptr() % 16 == 0
-        self.memory.view(BITS[dtype]).fill_(SENTINEL[dtype])
-        self.view = self.memory.as_strided(sizes, strides, guard + offset)
-        # torch gives an empty view no address, and the kernels take null for "absent".
-        self.address = self.memory.data_ptr() + (guard + offset) * dtype.itemsize
-
-    def check_surroundings(self) -> None:
-        """Raise if anything but the view's elements was written: the guards, or gaps between rows."""
-        mine = torch.zeros_like(self.memory, dtype=torch.bool)
-        mine.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset()).fill_(True)
-        around = self.memory.view(BITS[self.memory.dtype])[~mine]
-        assert (around == SENTINEL[self.memory.dtype]).all(), "written outside the tensor"
-
-
-class HostSeries(ctypes.Structure):
-    """Mirror of the struct in entry.cpp."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("outer_stride", ctypes.c_int64),
-        ("time_stride", ctypes.c_int64),
-    ]
-
-
-class HostParameter(ctypes.Structure):
-    """Mirror of the struct in entry.cpp."""
-
-    _fields_ = [
-        ("values", ctypes.c_void_p),
-        ("period", ctypes.c_int64),
-        ("value", ctypes.c_double),
-    ]
-
-
-class Call(ctypes.Structure):
-    """Mirror of the struct in entry.cpp."""
-
-    _fields_ = [
-        ("outer", ctypes.c_int64),
-        ("steps", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("x", HostSeries),
-        ("spikes", HostSeries),
-        ("grad_out", HostSeries),
-        ("grad_x", HostSeries),
-        ("beta", HostParameter),
-        ("threshold", HostParameter),
-        ("membrane", ctypes.c_void_p),
-        ("grad_final_membrane", ctypes.c_void_p),
-        ("count", ctypes.c_void_p),
-        ("final_membrane", ctypes.c_void_p),
-        ("checkpoints", ctypes.c_void_p),
-        ("grad_x_sum", ctypes.c_void_p),
-        ("grad_membrane", ctypes.c_void_p),
-        ("grad_beta", ctypes.c_void_p),
-        ("grad_threshold", ctypes.c_void_p),
-        ("chunk", ctypes.c_int64),
-        ("grad_out_uniform", ctypes.c_int64),
-        ("detach_reset", ctypes.c_int64),
-        ("slope", ctypes.c_double),
-        ("scale", ctypes.c_double),
-    ]
+def _target_version() -> str:
+    """The version of the stable ABI that the build compiles for."""
+    spec = importlib.util.spec_from_file_location("lif_build", ROOT / "build_backend" / "lif_build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return str(module.target_version(torch.__version__))
 
 
 class HostKernels:
     """csrc/cuda/lif_cuda.cu, launchers and kernels, compiled for the host."""
 
     def __init__(self, library: Path) -> None:
+        torch.ops.load_library(library)
         self._library = ctypes.CDLL(str(library))
-        self._library.host_call_size.restype = ctypes.c_int64
+        self._library.host_last_kernel.restype = ctypes.c_char_p
         self._library.host_longest_chunk.restype = ctypes.c_int64
-        self._library.host_fault.restype = ctypes.c_char_p
-        assert self._library.host_call_size() == ctypes.sizeof(Call)
 
-    def launch(self, direction: str, call: Call, dtype: torch.dtype) -> int:
-        """Launch "forward" or "backward"; return the CUDA error."""
-        entry = getattr(self._library, f"host_{direction}")
-        error = int(entry(ctypes.byref(call), int(dtype == torch.float64)))
-        fault = self._library.host_fault().decode()
-        assert not fault, fault
-        return error
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let lif_cuda.functional run these kernels, with the checkpoints that it makes on CUDA."""
+        saved = _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval
+        operators = torch.ops.lif_cuda_on_host
+        _ops.lif_forward = operators.lif_forward.default
+        _ops.lif_backward = operators.lif_backward.default
+        _ops.checkpoint_interval = lambda steps, device_type: saved[2](steps, "cuda")
+        try:
+            yield
+        finally:
+            _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval = saved
 
-    def launched_width(self) -> int:
-        """Neurons a thread in the last launch."""
-        return int(self._library.host_launched_width())
+    @property
+    def last_kernel(self) -> str:
+        """The tier of the last launch: "wide", "narrow" or "general"."""
+        return str(self._library.host_last_kernel().decode())
 
-    def longest_chunk(self, dtype: torch.dtype) -> int:
-        """What the launcher says of a device with 227 KiB of shared memory a block."""
-        return int(self._library.host_longest_chunk(int(dtype == torch.float64)))
+    @property
+    def longest_chunk(self) -> int:
+        """What the launcher says of a device with 227 KiB of shared memory a block, for plain fp32."""
+        return int(self._library.host_longest_chunk())
+
+    @contextmanager
+    def multiprocessors(self, count: int) -> Iterator[None]:
+        """Let the device have so many multiprocessors."""
+        self._library.host_set_multiprocessors(count)
+        try:
+            yield
+        finally:
+            self._library.host_set_multiprocessors(1)
 
 
 def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
@@ -140,36 +82,26 @@ def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
     assert launches > 0 and "<<<" not in launchers, "a launch is written in a way unknown here"
     (folder / "launchers.inl").write_text(launchers)
     library = folder / "lif_cuda_on_host.so"
+    torch_folder = Path(torch.__path__[0])
     compile_source(
         [
             compiler,
-            # The entry points of entry.cpp must be visible.
-            *(flag for flag in build_flags("CXX_FLAGS") if flag != "-fvisibility=hidden"),
+            *build_flags("CXX_FLAGS"),
             *(SANITIZER_FLAGS if sanitized else []),
             "-std=c++17",
             "-Werror",
             "-Wno-unknown-pragmas",
             "-shared",
             "-fPIC",
+            f"-DTORCH_TARGET_VERSION={_target_version()}",
             *(f"-I{path}" for path in (CSRC, SHIM, folder)),
+            "-isystem",
+            torch_folder / "include",
             SHIM / "entry.cpp",
             "-o",
             library,
+            f"-L{torch_folder / 'lib'}",
+            *("-lc10", "-ltorch", "-ltorch_cpu"),
         ]
     )
     return HostKernels(library)
-
-
-def difference(actual: Tensor, expected: Tensor) -> str | None:
-    """What tells two tensors apart, bit for bit, or None. A zero may have either sign."""
-    actual, expected = actual.contiguous(), expected.contiguous()
-    bits = BITS[actual.dtype]
-    unlike = (actual.view(bits) != expected.view(bits)) & ~((actual == 0) & (expected == 0))
-    if not unlike.any():
-        return None
-    where = unlike.nonzero()
-    first = tuple(where[0].tolist())
-    return (
-        f"{len(where)} of {unlike.numel()} elements of shape {tuple(actual.shape)} differ, first at "
-        f"{first}: {actual[first].item()!r} instead of {expected[first].item()!r}"
-    )
