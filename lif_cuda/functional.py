@@ -331,7 +331,7 @@ def lif(
         float(rest),
         surrogate.code,
         float(surrogate.slope),
-        float(surrogate.scale),
+        float(surrogate.height),
         _result_names(options, tuple(checked.states)),
     )
     given_steps = -1 if steps is None else steps

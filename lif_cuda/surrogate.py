@@ -459,7 +459,9 @@ class Custom(Surrogate):
         return 1.0
 
     def values(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return _table(self.samples, dtype, device)
+        # torch.compile cannot look into a cache.
+        make = _table.__wrapped__ if torch.compiler.is_compiling() else _table
+        return make(self.samples, dtype, device)
 
     def derivative(self, z: Tensor) -> Tensor:
         table = self.values(z.dtype, z.device)

@@ -71,9 +71,7 @@ class Case:
     seed: int = 0
 
     def __str__(self) -> str:
-        given = {
-            name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in self.parameters.items()
-        }
+        given = {name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
         return f"x {tuple(self.x.shape)} {self.x.dtype}, {given}, states {list(self.states)}, {self.options}"
 
 

@@ -74,7 +74,9 @@ def test_plain_neurons(
     size = 4 * 67 if wide else 269
     for steps in (1, 5, 28, 29, 61):
         state = torch.float64 if dtype == torch.float64 else torch.float32
-        inputs = draw(steps, (2 if wide else 3, size), state, constant=constant, beta=(size,), threshold=(size,))
+        inputs = draw(
+            steps, (2 if wide else 3, size), state, constant=constant, beta=(size,), threshold=(size,)
+        )
         if state != dtype:
             inputs = inputs._replace(x=inputs.x.to(dtype), grad_out=inputs.grad_out.to(dtype))
         options = {
@@ -164,7 +166,16 @@ def test_what_the_general_kernels_are_for(kernels: HostKernels, option: dict[str
 def test_longest_chunk(kernels: HostKernels) -> None:
     """The longest chunk that a block's shared memory holds; one step more is an error of CUDA."""
     assert kernels.longest_chunk == LONGEST_CHUNK
-    arguments: list[object] = [[None] * 4, [None] * 7, [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 0, -1, False, 0, 0]
+    arguments: list[object] = [
+        [None] * 4,
+        [None] * 7,
+        [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        0,
+        -1,
+        False,
+        0,
+        0,
+    ]
     for steps, fails in ((LONGEST_CHUNK, False), (LONGEST_CHUNK + 1, True)):
         x = torch.randn(steps, 64)
         grads = [torch.ones(steps, 64), *[None] * 8]
