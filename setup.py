@@ -35,6 +35,8 @@ CXX_FLAGS = [
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
+    # GCC would turn "fire, then reset if it fired" into branches, and vectorise neither.
+    "-fno-thread-jumps",
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",

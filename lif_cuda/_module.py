@@ -189,6 +189,8 @@ class LIFModule(nn.Module):
         """Keep a parameter as a number, a buffer or something to learn."""
         learn = name in self.learned
         if value is None:
+            if name not in ("alpha", "kappa", "rho"):
+                raise TypeError(f"{name} must be a number or a tensor, got None")
             if learn:
                 raise ValueError(f"learn_{name} was given without {name}; give it a value to start from")
             self._numbers[name] = None

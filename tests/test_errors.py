@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lif_cuda import LIF, ReferenceLIF, _ops, functional, reference
+from lif_cuda import LIF, NeuronState, ReferenceLIF, _ops, functional, reference
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import FastSigmoid
 
@@ -26,7 +26,7 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         TypeError,
         r"x must have dtype .*torch\.int64; convert it with x\.float",
     ),
-    ("half", {"x": X.half()}, TypeError, r"x must have dtype float32 or float64.*x\.float"),
+    ("float8", {"x": X.to(torch.float8_e5m2)}, TypeError, r"x must have dtype float32, .*x\.float"),
     ("complex", {"x": X.to(torch.complex64)}, TypeError, r"x must have dtype"),
     ("sparse", {"x": X.to_sparse()}, TypeError, r"x must be a dense.*to_dense"),
     ("0-dim", {"x": torch.tensor(1.0)}, ValueError, r"x must have a time axis.*steps=T"),
@@ -90,11 +90,87 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ),
     (
         "output",
-        {"output": "rate"},
+        {"output": "voltage"},
         ValueError,
-        r"output must be one of 'spikes', 'count'; got 'rate'",
+        r"output must be one of 'spikes', 'count', .*; got 'voltage'",
     ),
-    ("reset", {"reset": "soft"}, ValueError, r"reset must be one of 'subtract'; got 'soft'"),
+    ("no output", {"output": ()}, ValueError, r"output must name at least one output, got \(\)"),
+    ("output twice", {"output": ("count", "count")}, ValueError, r"output must name each output once"),
+    ("output list", {"output": ["count"]}, ValueError, r"output must be one of .*got \['count'\]"),
+    ("unknown of two", {"output": ("count", "x")}, ValueError, r"output must be one of .*got 'x'"),
+    ("time_dim", {"time_dim": 3}, ValueError, r"time_dim must be in \[-3, 2\] for the shape of x, got 3"),
+    ("time_dim float", {"time_dim": 0.0}, TypeError, r"time_dim must be an int, got float"),
+    ("channel_dim", {"channel_dim": -4}, ValueError, r"channel_dim must be in \[-3, 2\].*got -4"),
+    ("channel is time", {"channel_dim": 0}, ValueError, r"channel_dim must be another axis than time_dim"),
+    (
+        "channels",
+        {"channel_dim": 1, "threshold": torch.ones(5)},
+        ValueError,
+        r"threshold must have one value for each of the 3 channels of x, got 5",
+    ),
+    ("strict", {"strict": "yes"}, TypeError, r"strict must be True or False, got str"),
+    ("decay_input", {"decay_input": 0}, TypeError, r"decay_input must be True or False, got int"),
+    ("delay_reset", {"delay_reset": 1}, TypeError, r"delay_reset must be True or False, got int"),
+    (
+        "delayed, not detached",
+        {"delay_reset": True},
+        ValueError,
+        r"delay_reset passes no gradient .*detach_reset=True",
+    ),
+    (
+        "delayed nothing",
+        {"delay_reset": True, "detach_reset": True, "reset": "none"},
+        ValueError,
+        r"delay_reset needs a reset to delay",
+    ),
+    (
+        "delayed and refractory",
+        {"delay_reset": True, "detach_reset": True, "refractory": 2},
+        ValueError,
+        r"refractory must be 0 with delay_reset, got 2",
+    ),
+    (
+        "delayed and adaptive",
+        {"delay_reset": True, "detach_reset": True, "kappa": 0.1, "rho": 0.5},
+        ValueError,
+        r"kappa must be None with delay_reset",
+    ),
+    ("v_reset unused", {"v_reset": 0.5}, ValueError, r"v_reset is used by reset='zero' only"),
+    ("gain twice", {"gain": 0.5, "decay_input": True}, ValueError, r"gain must stay 1 with decay_input"),
+    ("gain inf", {"gain": float("inf")}, ValueError, r"gain must be a finite number, got inf"),
+    ("rest", {"rest": torch.zeros(5)}, TypeError, r"rest must be a number, got a tensor"),
+    ("rest nan", {"rest": float("nan")}, ValueError, r"rest must be a finite number, got nan"),
+    ("refractory", {"refractory": -1}, ValueError, r"refractory must be at least 0, got -1"),
+    ("refractory float", {"refractory": 1.0}, TypeError, r"refractory must be an int, got float"),
+    ("alpha", {"alpha": 1.5}, ValueError, r"alpha must be a finite number in \[0, 1\], got 1\.5"),
+    ("rho", {"kappa": 0.1, "rho": 2.0}, ValueError, r"rho must be a finite number in \[0, 1\]"),
+    ("kappa alone", {"kappa": 0.1}, ValueError, r"kappa was given without rho"),
+    ("rho alone", {"rho": 0.1}, ValueError, r"rho was given without kappa"),
+    (
+        "one state of two",
+        {"alpha": 0.5, "membrane": torch.zeros(3, 5)},
+        TypeError,
+        r"membrane must be a NeuronState with membrane, current.*got torch\.Tensor",
+    ),
+    (
+        "a state too many",
+        {"alpha": 0.5, "membrane": NeuronState(torch.zeros(3, 5), adaptation=torch.zeros(3, 5))},
+        ValueError,
+        r"membrane\.adaptation was given, and the neuron has no such state",
+    ),
+    (
+        "state shape",
+        {"alpha": 0.5, "membrane": NeuronState(torch.zeros(3, 5), torch.zeros(5))},
+        ValueError,
+        r"membrane\.current must have the shape of x .*\(3, 5\), got \(5,\)",
+    ),
+    (
+        "membrane of a half",
+        {"x": X.half(), "membrane": torch.zeros(3, 5).half()},
+        TypeError,
+        r"membrane must have the dtype of the state, torch\.float32, got torch\.float16",
+    ),
+    ("reset", {"reset": "soft"}, ValueError, r"reset must be one of 'subtract', 'zero', 'none'; got 'soft'"),
     (
         "detach_reset",
         {"detach_reset": 1},
@@ -175,6 +251,18 @@ LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("learn flag", {"learn_beta": "yes"}, TypeError, r"learn_beta must be True or False"),
     ("steps", {"steps": -3}, ValueError, r"steps must be at least 0"),
     ("output", {"output": "membrane"}, ValueError, r"output must be one of"),
+    ("tau and beta", {"beta": 0.5, "tau": 2.0}, ValueError, r"beta and tau were given"),
+    ("tau alone", {"tau": 2.0}, ValueError, r"tau needs dt, the length of a step, and decay="),
+    ("dt alone", {"dt": 1.0}, ValueError, r"dt was given without tau"),
+    ("tau 0", {"tau": 0.0, "dt": 1.0, "decay": "exp"}, ValueError, r"tau must be above 0"),
+    ("dt 0", {"tau": 2.0, "dt": 0.0, "decay": "exp"}, ValueError, r"dt must be above 0"),
+    ("decay", {"tau": 2.0, "dt": 1.0, "decay": "rk4"}, ValueError, r"decay must be one of 'exp', 'euler'"),
+    ("euler", {"tau": 0.5, "dt": 1.0, "decay": "euler"}, ValueError, r"tau must be at least dt, 1"),
+    ("bound", {"bound": "relu"}, ValueError, r"bound must be one of 'sigmoid', 'clamp'"),
+    ("learn alpha", {"learn_alpha": True}, ValueError, r"learn_alpha was given without alpha"),
+    ("learn v_reset", {"learn_v_reset": True}, ValueError, r"learn_v_reset needs reset='zero'"),
+    ("learn gain", {"learn_gain": True, "decay_input": True}, ValueError, r"learn_gain must be False"),
+    ("stateful", {"stateful": 1}, TypeError, r"stateful must be True or False"),
     ("reset", {"reset": 0}, ValueError, r"reset must be one of"),
     ("surrogate", {"surrogate": 10.0}, TypeError, r"surrogate must be an object"),
 ]
@@ -206,15 +294,34 @@ def test_models() -> None:
         model(torch.zeros(2, 6), num_steps=-1)
 
 
+def test_stateful_layers() -> None:
+    layer = LIF(stateful=True)
+    with pytest.raises(ValueError, match=r"membrane must be None for a stateful layer.*reset_state"):
+        layer(X, torch.zeros(3, 5))
+    with pytest.raises(RuntimeError, match=r"reset_state is for layers with stateful=True"):
+        LIF().reset_state()
+
+
+STATE: list[Any] = [None] * 4
+PARAMETERS: list[Any] = [None] * 7
 RAW_CALLS: list[tuple[str, dict[str, Any], str]] = [
-    ("dtype", {"x": X.half()}, "x must have dtype"),
-    ("strided", {"x": X.transpose(0, 1)}, "x must be contiguous"),
-    ("beta length", {"beta": torch.zeros(4)}, "must repeat evenly"),
-    ("beta empty", {"beta": torch.zeros(0)}, "must repeat evenly"),
-    ("membrane size", {"membrane": torch.zeros(14)}, "membrane must have 15 elements, got 14"),
-    ("membrane dtype", {"membrane": torch.zeros(15).double()}, "membrane must have the dtype"),
+    ("dtype", {"x": X.long()}, "x must have dtype"),
+    ("strided", {"x": X.transpose(1, 2)}, "x must be dense in the axes after time"),
+    ("beta length", {"parameters": [torch.zeros(4), *[None] * 6]}, "must repeat evenly"),
+    ("beta empty", {"parameters": [torch.zeros(0), *[None] * 6]}, "must repeat evenly"),
+    ("beta dims", {"parameters": [torch.zeros(2, 3, 5), *[None] * 6]}, "must repeat evenly"),
+    ("few parameters", {"parameters": [None] * 6}, "must have 7 entries"),
+    ("few numbers", {"numbers": [0.9]}, "must have 7 entries"),
+    ("few states", {"state": []}, "state must have 4 entries"),
+    ("membrane size", {"state": [torch.zeros(14), *[None] * 3]}, "state must have 15 elements, got 14"),
+    ("membrane dtype", {"state": [torch.zeros(15).double(), *[None] * 3]}, "state must have the dtype"),
     ("steps", {"steps": -2}, "steps must be -1 or more"),
-    ("checkpoints", {"outputs": 8}, "checkpoint_every must be above 0"),
+    ("time_dim", {"time_dim": 3}, r"time_dim must be in \[0, 2\], got 3"),
+    ("reset", {"reset": 3}, "unknown reset 3"),
+    ("refractory", {"refractory": -1}, "refractory must be at least 0"),
+    ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
+    ("state it has not", {"outputs": 256}, "a final state that the neuron does not have"),
+    ("checkpoints", {"outputs": 2048}, "checkpoint_every must be above 0"),
 ]
 
 
@@ -222,15 +329,71 @@ RAW_CALLS: list[tuple[str, dict[str, Any], str]] = [
 def test_raw_operators_keep_their_hands_off_other_memory(change: dict[str, Any], message: str) -> None:
     arguments = {
         "x": X,
-        "membrane": None,
-        "beta": None,
-        "beta_value": 0.9,
-        "threshold": None,
-        "threshold_value": 1.0,
+        "state": STATE,
+        "parameters": PARAMETERS,
+        "numbers": [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        "time_dim": 0,
         "steps": -1,
+        "time_first": False,
+        "reset": 0,
+        "traits": 0,
+        "refractory": 0,
+        "rest": 0.0,
         "outputs": 1,
         "checkpoint_every": 0,
         **change,
     }
     with pytest.raises(RuntimeError, match=message):
         torch.ops.lif_cuda.lif_forward(**arguments)
+
+
+RAW_GRADIENTS: list[tuple[str, dict[str, Any], str]] = [
+    ("grads", {"grads": [None] * 8}, "grads must have 9 entries"),
+    ("shape", {"grads": [torch.zeros(4, 15), *[None] * 8]}, "gradient of the spikes has the wrong shape"),
+    ("dtype", {"grads": [torch.zeros(4, 3, 5).double(), *[None] * 8]}, "the spikes has the wrong dtype"),
+    (
+        "no first spike",
+        {"grads": [*[None] * 5, torch.zeros(3, 5), *[None] * 3]},
+        "needs that output",
+    ),
+    ("surrogate", {"surrogate": 8}, "unknown surrogate 8"),
+    ("table", {"surrogate": 7}, "a tabulated surrogate needs a table"),
+    ("beta", {"wanted": 16}, "the gradient of a parameter that is a number"),
+    ("current", {"wanted": 4}, "the gradient of a state that the neuron does not have"),
+    (
+        "checkpoints",
+        {"checkpoints": torch.zeros(14), "checkpoint_every": 2},
+        "checkpoints must have 15 elements, got 14",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [c[1:] for c in RAW_GRADIENTS], ids=[c[0] for c in RAW_GRADIENTS]
+)
+def test_raw_backward_keeps_its_hands_off_too(change: dict[str, Any], message: str) -> None:
+    arguments = {
+        "x": X,
+        "state": STATE,
+        "parameters": PARAMETERS,
+        "numbers": [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        "time_dim": 0,
+        "steps": -1,
+        "time_first": False,
+        "reset": 0,
+        "traits": 0,
+        "refractory": 0,
+        "rest": 0.0,
+        "checkpoints": None,
+        "checkpoint_every": 0,
+        "first_spike": None,
+        "grads": [torch.zeros(4, 3, 5), *[None] * 8],
+        "surrogate": 0,
+        "slope": 10.0,
+        "scale": 1.0,
+        "table": None,
+        "wanted": 1,
+        **change,
+    }
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.lif_cuda.lif_backward(**arguments)

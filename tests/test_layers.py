@@ -278,13 +278,8 @@ def test_checkpointing_does_not_advance_the_state_twice(cls: type[LIFModule], re
         layer = cls(7, learn_beta=True, stateful=True, return_state=False)
         grads = []
         for batch in x:
-            if recompute:
-                out = checkpoint(layer, batch, use_reentrant=reentrant)
-            else:
-                out = layer(batch)
-            grads.append(torch.autograd.grad(out.square().sum(), x, retain_graph=True)[0]) if not (
-                reentrant
-            ) else out.square().sum().backward(retain_graph=True)
+            out = checkpoint(layer, batch, use_reentrant=reentrant) if recompute else layer(batch)
+            out.square().sum().backward(retain_graph=True)
             grads.append(layer.state.clone())
         results.append([*grads, layer.beta_logit.grad, x.grad])
         x.grad = None

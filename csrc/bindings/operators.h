@@ -14,8 +14,8 @@
 
 namespace lif::bindings {
 
-// What the arguments mean stands in problem.h. No `str` among them: its conversion leaks in the stable ABI, so
-// options travel as ints. The checks that a user meets are in Python, where they can name the argument and
+// What the arguments mean stands in problem.h. No `str` among them: its conversion leaks in the stable ABI,
+// so options travel as ints. The checks that a user meets are in Python, where they can name the argument and
 // the remedy.
 constexpr const char* kForwardSchema =
     "lif_forward(Tensor x, Tensor?[] state, Tensor?[] parameters, float[] numbers, int time_dim, "
@@ -51,8 +51,8 @@ std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Te
                                  double slope, double scale, const OptionalTensor& table, int64_t wanted) {
   const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
                         time_first, reset, traits,     refractory, rest};
-  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads,
-                            surrogate,   slope,            scale,       table};
+  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads, surrogate, slope, scale,
+                            table};
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;

@@ -230,9 +230,9 @@ Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, 
     return series;
   }
   STD_TORCH_CHECK(tensor->scalar_type() == type, name, " has the wrong dtype");
-  STD_TORCH_CHECK(tensor->is_cuda() == problem.x.is_cuda() &&
-                      tensor->get_device_index() == problem.x.get_device_index(),
-                  name, " must be on the device of x");
+  STD_TORCH_CHECK(
+      tensor->is_cuda() == problem.x.is_cuda() && tensor->get_device_index() == problem.x.get_device_index(),
+      name, " must be on the device of x");
   Shape expected = problem.features();
   if (timed) {
     expected = with_axis(std::move(expected), problem.time_dim, problem.steps());
@@ -321,7 +321,8 @@ void set_common(Args& args, const Problem& problem) {
 
 // Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
 // costs some 2 us when it is first written, 2 ns a float: more than the copy of all that the neuron reads and
-// writes (forward on [16, 64, 16384], one thread: 1.0 instead of 2.8 ns a neuron-step, where clone takes 1.9).
+// writes (forward on [16, 64, 16384], one thread: 1.0 instead of 2.8 ns a neuron-step, where clone
+// takes 1.9).
 inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr size_t kWorthIt = size_t{4} << 20;
@@ -503,7 +504,8 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
   }
   for (int i = 0; i < kSmoothStates; ++i) {
     const bool asked = wanted & (kGradState << i);
-    STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "the gradient of a state that the neuron does not have");
+    STD_TORCH_CHECK(!asked || has_state(args.neuron, i),
+                    "the gradient of a state that the neuron does not have");
     args.grad_state[i] = returned.add<S>(asked, features, kState);
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
@@ -512,10 +514,9 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
   for (int i = 0; i < kParameters; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameters[i], "the gradient of a parameter that is a number");
-      partials[i] = torch::stable::new_empty(problem.x, problem.parameters[i]->numel() == n
-                                                            ? shape_of(*problem.parameters[i])
-                                                            : Shape{n},
-                                             kState);
+      partials[i] = torch::stable::new_empty(
+          problem.x, problem.parameters[i]->numel() == n ? shape_of(*problem.parameters[i]) : Shape{n},
+          kState);
       args.grad_parameter[i] = static_cast<S*>(partials[i]->mutable_data_ptr());
     }
   }

@@ -88,8 +88,12 @@ void widen_row(StateOf<T>* __restrict__ to, const T* __restrict__ from, int64_t 
 
 template <typename T>
 void narrow_row(T* __restrict__ to, const StateOf<T>* __restrict__ from, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    to[i] = narrow<T>(from[i]);
+  if constexpr (std::is_same_v<T, StateOf<T>>) {
+    copy_row(to, from, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      to[i].bits = narrow<T>(from[i]).bits;  // not the struct: GCC has no vectors of structs
+    }
   }
 }
 
@@ -206,13 +210,6 @@ void sum_row(S* __restrict__ sum, const S* __restrict__ a, const S* __restrict__
 }
 
 template <typename S>
-void scale_row(S* __restrict__ row, const S* __restrict__ by, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    row[i] = mul(by[i], row[i]);
-  }
-}
-
-template <typename S>
 void product_row(S* __restrict__ product, const S* __restrict__ a, const S* __restrict__ b, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     product[i] = mul(a[i], b[i]);
@@ -245,7 +242,10 @@ void clear_row(S* __restrict__ row, const S* __restrict__ flag, int64_t n) {
 template <typename S>
 void replace_row(S* __restrict__ row, const S* __restrict__ other, const S* __restrict__ flag, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    row[i] = flag[i] > S(0) ? other[i] : row[i];
+    // Both are read in any case: a load that depends on the flag would be a branch.
+    const S kept = row[i];
+    const S taken = other[i];
+    row[i] = flag[i] > S(0) ? taken : kept;
   }
 }
 
@@ -618,8 +618,8 @@ const S* drive_row(const Neuron<S>& neuron, const StepRows<S>& rows, bool gain, 
 
 // One time step forward, piece by piece: from the states before to those after, u and s of the step beside.
 template <typename S>
-void step_in_pieces(const Neuron<S>& neuron, const StepRows<S>& rows, const S* drive, const StateRows<S>& before,
-                    const StateRows<S>& after, S* u, S* s, int64_t n) {
+void step_in_pieces(const Neuron<S>& neuron, const StepRows<S>& rows, const S* drive,
+                    const StateRows<S>& before, const StateRows<S>& after, S* u, S* s, int64_t n) {
   const S* v = before.of[kMembrane];
   const S* v_reset = rows.parameter[kResetTo];
   const S* from = v;
@@ -971,7 +971,8 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
       const S* silence = before.of[kSilence];
       const S* theta = threshold_row(neuron, rows.step, before.of[kAdaptation], n);
 
-      const S* g = args.grad_spikes.data == nullptr ? rows.zeros : read_row(args.grad_spikes, block, t, rows.g);
+      const S* g =
+          args.grad_spikes.data == nullptr ? rows.zeros : read_row(args.grad_spikes, block, t, rows.g);
       const auto add_to_g = [&](const S* term) {
         if (g == rows.g) {
           add_row(rows.g, term, n);
@@ -1028,14 +1029,16 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
         if (wants(kRho)) {
           add_product_row(grad[kRho], rows.adjoint[kAdaptation], before.of[kAdaptation], n);
         }
-        adaptation_back_row(rows.adjoint[kAdaptation], parameter[kRho], parameter[kKappa], rows.grad_theta, n);
+        adaptation_back_row(rows.adjoint[kAdaptation], parameter[kRho], parameter[kKappa], rows.grad_theta,
+                            n);
       }
 
       // d, the gradient of u, and a, that of the membrane before the step.
       S* d = further ? rows.d : row_to_write(args.grad_x, block, t, rows.d);
       const S* v = before.of[kMembrane];
       if (at_once) {
-        back_row(neuron.reset, detached, a, d, g, rows.h, u, s, parameter[kBeta], theta, parameter[kResetTo], n);
+        back_row(neuron.reset, detached, a, d, g, rows.h, u, s, parameter[kBeta], theta, parameter[kResetTo],
+                 n);
       } else {
         if (zeroes) {
           clear_row(a, s, n);
@@ -1078,8 +1081,7 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
         S* through_input = row_to_write(args.grad_x, block, t, rows.dx);
         dx = through_input;
         if (wants(kGain)) {
-          const S* input =
-              neuron.synapse ? after.of[kCurrent] : read_row(args.x, block, t, rows.step.x);
+          const S* input = neuron.synapse ? after.of[kCurrent] : read_row(args.x, block, t, rows.step.x);
           add_product_row(grad[kGain], d, input, n);
         }
         gain ? product_row(through_input, parameter[kGain], d, n) : copy_row(through_input, d, n);

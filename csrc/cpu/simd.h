@@ -24,7 +24,8 @@ inline Simd best_simd() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("f16c")) {
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("f16c")) {
     return Simd::avx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {

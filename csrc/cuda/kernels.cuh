@@ -26,8 +26,8 @@ namespace lif::cuda {
 
 constexpr int kForwardThreads = 256;
 constexpr int kBackwardThreads = 128;
-// Blocks of a multiprocessor that the registers of backward must leave room for. Asked for fewer than four, the
-// compiler needs no spills; the shared memory of a wide block allows four.
+// Blocks of a multiprocessor that the registers of backward must leave room for. Asked for fewer than four,
+// the compiler needs no spills; the shared memory of a wide block allows four.
 constexpr int kBackwardBlocks = 3;
 
 // Time steps whose loads are in flight at once. A wide thread has 64 bytes on the way: with 2048 threads a
@@ -312,8 +312,7 @@ LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const P
     const S a = adjoint.a.at[w];
     const S h = surrogate(sub(u.at[w], theta.at[w]), shape);
     const S s = fire(u.at[w], theta.at[w], neuron.strict);
-    const S e =
-        reach_spike(neuron.reset, neuron.detach_reset, g.at[w], u.at[w], theta.at[w], v_reset, a);
+    const S e = reach_spike(neuron.reset, neuron.detach_reset, g.at[w], u.at[w], theta.at[w], v_reset, a);
     const S through = mul(e, h);
     const S d = add(keep(neuron.reset, a, s), through);
     const S dx = mul(gain, d);
@@ -335,7 +334,8 @@ LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const P
 // on an H200. Shared memory: 4 * W * threads bytes a step of the chunk, 56 KiB for 28 steps of 128 threads
 // with W = 4, so four blocks fit a multiprocessor.
 template <typename T, int W>
-__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) plain_backward_kernel(const Backward<T> args) {
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
+    plain_backward_kernel(const Backward<T> args) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
   S* column = reinterpret_cast<S*>(shared) + threadIdx.x * W;
@@ -363,7 +363,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) plain_backw
     Pack<S, W> v;
 #pragma unroll
     for (int w = 0; w < W; ++w) {
-      v.at[w] = reset(options.reset, u.at[w], theta.at[w], v_reset, fire(u.at[w], theta.at[w], options.strict));
+      v.at[w] =
+          reset(options.reset, u.at[w], theta.at[w], v_reset, fire(u.at[w], theta.at[w], options.strict));
     }
     return v;
   };
@@ -407,8 +408,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) plain_backw
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
       const int64_t t = end - 1 - j;
-      ahead[j] = load_row<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr,
-                             args.grad_spikes.uniform);
+      ahead[j] =
+          load_row<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr, args.grad_spikes.uniform);
     }
     Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
     for (int64_t last = end - 1; last >= begin; last -= kAhead) {
@@ -468,13 +469,25 @@ struct OneNeuron {
 template <typename S>
 LIF_FN OneNeuron<S> load_neuron(const Parameter<S>* parameter, int64_t neuron) {
   const auto value = [&](int name) { return load_parameter<1>(parameter[name], neuron).at[0]; };
-  return {value(kBeta),  value(kThreshold), value(kResetTo), value(kGain), value(kAlpha), value(kKappa),
-          value(kRho),   S(0),              S(0),            S(0),         S(0)};
+  return {value(kBeta),
+          value(kThreshold),
+          value(kResetTo),
+          value(kGain),
+          value(kAlpha),
+          value(kKappa),
+          value(kRho),
+          S(0),
+          S(0),
+          S(0),
+          S(0)};
 }
 
 template <typename S>
 LIF_FN S& state_of(OneNeuron<S>& neuron, int state) {
-  return state == kMembrane ? neuron.v : state == kCurrent ? neuron.i : state == kAdaptation ? neuron.b : neuron.q;
+  return state == kMembrane     ? neuron.v
+         : state == kCurrent    ? neuron.i
+         : state == kAdaptation ? neuron.b
+                                : neuron.q;
 }
 
 // The states before a launch or a chunk; `from` holds a pointer or null for each.
@@ -557,9 +570,8 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
   T* trace = start_of(args.trace, place);
   T* trace_before = start_of(args.trace_before, place);
   OneNeuron<S> own = load_neuron(args.parameter, neuron);
-  load_states(own, options, [&](int state) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
-  });
+  load_states(own, options,
+              [&](int state) { return args.state[state] == nullptr ? nullptr : args.state[state] + neuron; });
   S count = S(0);
   S alive = S(1);
   S first_spike = S(0);
@@ -636,7 +648,8 @@ LIF_FN int kept_values(const Neuron<S>& options) {
 // Backward of any neuron. A thread's column holds 2 to 5 values a step: 40 KiB for chunks of 20 steps of 128
 // threads with 4 of them in fp32.
 template <typename T>
-__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) general_backward_kernel(const Backward<T> args) {
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
+    general_backward_kernel(const Backward<T> args) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
   S* column = reinterpret_cast<S*>(shared) + threadIdx.x;
@@ -731,8 +744,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) general_bac
       const bool detached = options.detach_reset || options.delayed;
       const S e = reach_spike(options.reset, detached, g, u, theta, own.v_reset, a);
       const S through = mul(e, h);
-      const S by_threshold =
-          options.delayed ? -through : threshold_gradient(options.reset, through, a, s);
+      const S by_threshold = options.delayed ? -through : threshold_gradient(options.reset, through, a, s);
       grad_theta = add(grad_theta, by_threshold);
       if (!options.delayed) {
         grad_v_reset = add(grad_v_reset, mul(a, s));

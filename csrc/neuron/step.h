@@ -9,7 +9,8 @@
 // The relatives change one line each:
 //
 //   delayed reset    the state is u; the spike of u[t-1] resets on the way into step t:
-//                    u[t] = (beta * u[t-1] + g * x[t]) - theta * s[t-1], or u[t-1] set to v_reset before it leaks
+//                    u[t] = (beta * u[t-1] + g * x[t]) - theta * s[t-1], or u[t-1] set to v_reset before it
+//                    leaks
 //   current-based    i[t] = alpha * i[t-1] + x[t] takes the place of x[t]
 //   adaptive         A[t] = theta + kappa * b[t-1] takes the place of theta;  b[t] = rho * b[t-1] + s[t]
 //   refractory       for N steps after a spike u[t] = v[t-1] and s[t] = 0
