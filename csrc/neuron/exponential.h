@@ -2,7 +2,7 @@
 //
 // libm's exp is a call for each value, which no compiler vectorises without giving up exact roundings; and
 // CUDA's is another function. This one is 2^n times a polynomial in the rest, without branches: its error is
-// below 2 ulp (tests/test_exponential.py measures it). Below the smallest normal number it is 0.
+// below 1 ulp (tests/test_exponential.py measures it). Below the smallest normal number it is 0.
 #pragma once
 
 #include <stdint.h>

@@ -1,0 +1,184 @@
+"""Surrogates: their formulas, their relatives in other libraries, and the same in the kernels."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lif_cuda import functional, reference
+from lif_cuda.surrogate import (
+    ATan,
+    Custom,
+    FastSigmoid,
+    Gaussian,
+    PiecewiseExp,
+    Rectangle,
+    Sigmoid,
+    SoftSign,
+    StraightThrough,
+    SuperSpike,
+    Surrogate,
+    Triangle,
+)
+
+A = 1.7
+# Each with its derivative written anew, and whether that integrates to 1: the derivative of a step.
+FORMULAS: list[tuple[Surrogate, Callable[[Any], Any], bool]] = [
+    (FastSigmoid(A), lambda z: 1 / (1 + A * abs(z)) ** 2, False),
+    (SuperSpike(A), lambda z: 1 / (1 + A * abs(z)) ** 2, False),
+    (SoftSign(A), lambda z: A / 2 / (1 + A * abs(z)) ** 2, True),
+    (ATan(A), lambda z: A / 2 / (1 + (math.pi / 2 * A * z) ** 2), True),
+    (Sigmoid(A), lambda z: A / (2 + np.exp(A * z) + np.exp(-A * z)), True),
+    (Triangle(A), lambda z: A * np.maximum(0, 1 - A * abs(z)), True),
+    (PiecewiseExp(A), lambda z: A / 2 * np.exp(-A * abs(z)), True),
+    (Gaussian(A), lambda z: A / math.sqrt(math.pi) * np.exp(-((A * z) ** 2)), True),
+    (Rectangle(A), lambda z: A * (abs(z) < 0.5 / A), True),
+    (StraightThrough(), lambda z: np.ones_like(z), False),
+]
+EXPONENTIAL = (Sigmoid(A), PiecewiseExp(A), Gaussian(A))
+
+
+@pytest.mark.parametrize(("surrogate", "formula", "step"), FORMULAS, ids=lambda v: repr(v)[:20])
+def test_formulas(surrogate: Surrogate, formula: Callable[[Any], Any], step: bool) -> None:
+    z = torch.linspace(-4, 4, 10_001, dtype=torch.float64)
+    h = surrogate.derivative(z)
+    np.testing.assert_allclose(h.numpy(), formula(z.numpy()), rtol=1e-12)
+    assert surrogate.derivative(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(
+        formula(np.zeros(1))[0]
+    )
+    assert surrogate.derivative(z.float()).dtype == torch.float32
+    if step:
+        wide = torch.sinh(torch.linspace(-20, 20, 400_001, dtype=torch.float64))
+        area = torch.trapezoid(surrogate.derivative(wide), wide).item()
+        assert area == pytest.approx(1, abs=1e-3)
+
+
+def test_names_of_other_libraries() -> None:
+    """Formulas of snnTorch, SpikingJelly and Norse, as their documentation gives them."""
+    z = torch.linspace(-3, 3, 1001, dtype=torch.float64)
+    for surrogate, expected in (
+        (FastSigmoid(25.0), 1 / (25 * z.abs() + 1) ** 2),
+        (SuperSpike(1.0, scale=3.0), 3 / (1 + z.abs()) ** 2),
+        (Sigmoid(2 * 1.5, scale=4.0), 1 - torch.tanh(1.5 * z) ** 2),
+        (Triangle(0.8, scale=1.0), (1 - 0.8 * z.abs()).clamp(min=0)),
+        (Gaussian(1.2, scale=2 / math.sqrt(math.pi)), 2 / math.sqrt(math.pi) * torch.exp(-((1.2 * z) ** 2))),
+    ):
+        torch.testing.assert_close(surrogate.derivative(z), expected)
+
+
+def _single_step(function: Any, z: Tensor, surrogate: Surrogate) -> Tensor:
+    """``h(z)`` as a layer sees it: the gradient of the spikes of one step, whose membrane is z + 1."""
+    x = (z + 1).requires_grad_()
+    function(x, 0.0, 1.0, steps=1, surrogate=surrogate, return_state=False).sum().backward()
+    return x.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("surrogate", [f[0] for f in FORMULAS], ids=repr)
+def test_the_kernels_have_the_same(surrogate: Surrogate, dtype: torch.dtype) -> None:
+    z = torch.cat(
+        [torch.linspace(-6, 6, 100_001, dtype=dtype), torch.tensor([math.inf, -math.inf], dtype=dtype)]
+    )
+    fused, expected = (_single_step(f, z, surrogate) for f in (functional.lif, reference.lif))
+    if surrogate in EXPONENTIAL:
+        ulp = np.abs(fused.numpy() - expected.numpy()) / np.spacing(np.abs(expected.numpy()) + 1e-30)
+        # Measured: at most 3 ulp, of an exponential within 1 on either side.
+        assert np.nanmax(ulp[:-2]) <= 4
+    else:
+        assert torch.equal(fused, expected)
+    nan = _single_step(functional.lif, torch.full((3,), math.nan, dtype=dtype), surrogate)
+    assert torch.equal(
+        nan.isnan(), _single_step(reference.lif, torch.full((3,), math.nan, dtype=dtype), surrogate).isnan()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("surrogate", EXPONENTIAL, ids=repr)
+def test_exponential_shapes_through_time(surrogate: Surrogate, dtype: torch.dtype) -> None:
+    """A few ulp a step stay a few ulp: the gradient through 100 steps, relative to its largest."""
+    x = torch.randn(100, 257, generator=torch.Generator().manual_seed(0), dtype=dtype) * 0.5 + 0.2
+    grads = []
+    for function in (functional.lif, reference.lif):
+        leaf = x.clone().requires_grad_()
+        out = function(leaf, 0.9, surrogate=surrogate, detach_reset=True, return_state=False)
+        (out * torch.linspace(-1, 1, 257, dtype=dtype)).sum().backward()
+        grads.append(leaf.grad)
+    error = (grads[0] - grads[1]).abs().max() / grads[1].abs().max()
+    assert error < 64 * torch.finfo(dtype).eps
+
+
+def test_a_table_is_as_exact_as_it_says() -> None:
+    def bump(z: Tensor) -> Tensor:
+        return torch.exp(-z * z) * torch.cos(z)
+
+    coarse, fine = Custom(bump, reach=3.0, points=33), Custom(bump, reach=3.0, points=2049)
+    z = torch.rand(100_000, dtype=torch.float64) * 6 - 3
+    for surrogate in (coarse, fine):
+        error = (surrogate.derivative(z) - bump(z)).abs().max().item()
+        assert error <= 1.01 * surrogate.error_bound
+    # Four times the points, a sixteenth of the error; 64 times, a 4096th.
+    assert coarse.error_bound / fine.error_bound == pytest.approx(4096, rel=0.05)
+    nodes = torch.linspace(-3, 3, 33, dtype=torch.float64)
+    torch.testing.assert_close(coarse.derivative(nodes), bump(nodes), rtol=0, atol=1e-14)
+    ends = coarse.derivative(torch.tensor([-9.0, 9.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, bump(nodes[[0, -1]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_table_in_the_kernels(dtype: torch.dtype) -> None:
+    surrogate = Custom(lambda z: 1 / (1 + z.abs()) ** 3, reach=2.5, points=100, scale=0.6)
+    z = torch.linspace(-4, 4, 9999, dtype=dtype)
+    assert torch.equal(_single_step(functional.lif, z, surrogate), _single_step(reference.lif, z, surrogate))
+
+
+@pytest.mark.parametrize("surrogate", [*(f[0] for f in FORMULAS), Custom(torch.cos)], ids=repr)
+def test_they_are_values(surrogate: Surrogate) -> None:
+    again = pickle.loads(pickle.dumps(surrogate))
+    assert again == surrogate and hash(again) == hash(surrogate)
+    assert type(surrogate).__name__ in repr(surrogate)
+    z = torch.linspace(-1, 1, 7)
+    assert torch.equal(again.derivative(z), surrogate.derivative(z))
+
+
+def test_a_lambda_can_be_pickled() -> None:
+    surrogate = Custom(lambda z: 1 - z.abs().clamp(max=1), name="tent")
+    assert "tent" in repr(pickle.loads(pickle.dumps(surrogate)))
+    assert surrogate != Custom(lambda z: z * 0)
+
+
+BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: ATan(0.0), ValueError, r"ATan: alpha must be a finite number above 0, got 0"),
+    (lambda: Sigmoid("4"), TypeError, r"Sigmoid: alpha must be a number, got str"),  # type: ignore[arg-type]
+    (lambda: Triangle(scale=math.inf), ValueError, r"Triangle: scale must be a finite number, got inf"),
+    (lambda: StraightThrough(scale=math.nan), ValueError, r"StraightThrough: scale must be"),
+    (lambda: Custom(3), TypeError, r"Custom: function must be callable, got int"),  # type: ignore[arg-type]
+    (lambda: Custom(torch.cos, points=1), ValueError, r"Custom: points must be in \[2, 65536\], got 1"),
+    (lambda: Custom(torch.cos, points=2.0), TypeError, r"Custom: points must be an int"),  # type: ignore[arg-type]
+    (lambda: Custom(torch.cos, reach=0), ValueError, r"Custom: reach must be a finite number above 0"),
+    (lambda: Custom(lambda z: z.sum()), ValueError, r"Custom: function must work elementwise"),
+    (lambda: Custom(lambda z: 1.0), TypeError, r"Custom: function must return a tensor, got float"),  # type: ignore[arg-type, return-value]
+    (lambda: Custom(torch.log), ValueError, r"Custom: function must return finite real values"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), BAD, ids=[b[2][:30] for b in BAD])
+def test_errors(make: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_plot() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    axes = ATan().plot()
+    assert ATan().plot(axes) is axes
+    assert len(axes.lines) == 2
+    peak = axes.lines[0].get_ydata().max()
+    assert peak == pytest.approx(1.0)
