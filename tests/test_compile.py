@@ -1,0 +1,185 @@
+"""torch.compile, torch.export and opcheck: the operators under PyTorch's own machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from family import flat
+from torch import Tensor, nn
+
+from lif_cuda import LIF, CurrentLIF, functional
+from lif_cuda.models import SNNClassifier
+from lif_cuda.surrogate import ATan, Custom
+
+T = 60
+
+LAYERS: list[tuple[str, Callable[[], nn.Module], Callable[[int], Tensor]]] = [
+    ("learned", lambda: LIF(33, learn_beta=True), lambda b: torch.randn(T, b, 33)),
+    ("batch first", lambda: LIF(128, learn_beta=True, time_dim=1), lambda b: torch.randn(b, T, 128)),
+    ("short rows", lambda: LIF(5, learn_beta=True, time_dim=1), lambda b: torch.randn(b, T, 5)),
+    (
+        "readouts",
+        lambda: LIF(
+            9, steps=7, output=("count", "rate", "first_spike", "total"), decay_input=True, learn_beta=True
+        ),
+        lambda b: torch.randn(b, 9),
+    ),
+    (
+        "all states",
+        lambda: CurrentLIF(9, learn_alpha=True, refractory=2, kappa=0.1, rho=0.5),
+        lambda b: torch.randn(T, b, 9),
+    ),
+    (
+        "channels, bfloat16",
+        lambda: LIF(
+            3, channel_dim=2, learn_threshold=True, reset="zero", learn_v_reset=True, surrogate=ATan()
+        ),
+        lambda b: torch.randn(T, b, 3, 8, 8).to(torch.bfloat16),
+    ),
+    ("table", lambda: LIF(surrogate=Custom(torch.cos)), lambda b: torch.randn(T, b, 8)),
+    ("network", lambda: SNNClassifier(6, 5, 4), lambda b: torch.randn(b, 6)),
+]
+
+
+def gradients(module: nn.Module, x: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    loss = sum(result.float().sum() for result in results if result.requires_grad)
+    return torch.autograd.grad(loss, [x, *module.parameters()], allow_unused=True)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(("make", "draw"), [r[1:] for r in LAYERS], ids=[r[0] for r in LAYERS])
+def test_compiled_without_a_graph_break(
+    make: Callable[[], nn.Module], draw: Callable[[int], Tensor], dynamic: bool
+) -> None:
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    module = make()
+    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for batch in (4, 4, 7):
+        x = draw(batch).requires_grad_()
+        eager, traced = tuple(flat(module(x))), tuple(flat(compiled(x)))
+        for mine, expected in zip(traced, eager, strict=True):
+            assert torch.equal(mine, expected)
+        for mine, expected in zip(gradients(module, x, traced), gradients(module, x, eager), strict=True):
+            assert (mine is None and expected is None) or torch.equal(mine, expected)
+
+
+@pytest.mark.slow
+def test_inductor() -> None:
+    """The whole way, through generated C++."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    model = SNNClassifier(16, 12, 4)
+    compiled = torch.compile(model, fullgraph=True)
+    x = torch.randn(8, 16)
+    torch.testing.assert_close(compiled(x), model(x))
+    losses = []
+    for network in (model, compiled):
+        network(x).square().sum().backward()
+        losses.append([p.grad.clone() for p in model.parameters()])
+        model.zero_grad()
+    for mine, expected in zip(*losses, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_double_backward_raises_in_compiled_code() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: functional.lif(x, 0.9, return_state=False), backend="aot_eager")
+    x = torch.randn(6, 5, requires_grad=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        (grad,) = torch.autograd.grad(compiled(x).sum(), x, create_graph=True)
+        grad.sum().backward()
+
+
+NUMBERS = [0.9, 1.0, 0.0, 1.0, 0.5, 0.1, 0.5]
+RAW: list[dict[str, Any]] = [
+    {"outputs": 1 | 128},
+    {"outputs": 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128, "reset": 1},
+    {"outputs": 1 | 128 | 256 | 512 | 1024 | 2048, "traits": 8 | 16, "refractory": 2, "checkpoint_every": 3},
+    {"outputs": 1 | 128, "time_dim": 1},
+    {"outputs": 1 | 128, "time_dim": 1, "time_first": True},
+    {"outputs": 2, "steps": 9},
+]
+
+
+@pytest.mark.parametrize("change", RAW, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_forward(change: dict[str, Any], dtype: torch.dtype) -> None:
+    options = {
+        "time_dim": 0,
+        "steps": -1,
+        "time_first": False,
+        "reset": 0,
+        "traits": 0,
+        "refractory": 0,
+        "rest": 0.0,
+        "checkpoint_every": 0,
+        **change,
+    }
+    x = torch.randn(7, 4, 5).to(dtype)
+    beta = torch.rand(5)
+    torch.library.opcheck(
+        torch.ops.lif_cuda.lif_forward.default,
+        (x, [None] * 4, [beta, *[None] * 6], NUMBERS),
+        options,
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+@pytest.mark.parametrize("wanted", [1, 1 | 2 | 16 | 32])
+def test_opcheck_backward(wanted: int) -> None:
+    x = torch.randn(7, 4, 5)
+    arguments = (
+        x,
+        [None] * 4,
+        [torch.rand(5), torch.rand(()), *[None] * 5],
+        NUMBERS,
+        0,
+        -1,
+        False,
+        0,
+        0,
+        0,
+        0.0,
+    )
+    grads = [torch.randn(7, 4, 5), *[None] * 8]
+    torch.library.opcheck(
+        torch.ops.lif_cuda.lif_backward.default,
+        (*arguments, None, 0, None, grads, 0, 10.0, 1.0, None, wanted),
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+def test_export_with_a_dynamic_batch() -> None:
+    model = SNNClassifier(16, 12, 4).eval()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    with torch.no_grad():
+        program = torch.export.export(model, (torch.randn(3, 16),), dynamic_shapes={"x": {0: batch}})
+        names = [str(node.target) for node in program.graph.nodes]
+        assert sum("lif_forward" in name for name in names) == 2
+        for size in (2, 17):
+            x = torch.randn(size, 16)
+            assert torch.equal(program.module()(x), model(x))
+
+
+def test_functional_call_and_parametrize() -> None:
+    layer = LIF(7, learn_beta=True, return_state=False)
+    x = torch.randn(6, 3, 7) + 0.3
+    logits = torch.zeros(7)
+    out = torch.func.functional_call(layer, {"beta_logit": logits}, (x,))
+    assert torch.equal(out, functional.lif(x, torch.full((7,), 0.5), return_state=False))
+
+
+def test_autocast_keeps_the_state_in_float32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(9, 7), LIF(7, learn_beta=True))
+    x = torch.randn(20, 3, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        spikes, membrane = model(x)
+        assert spikes.dtype == torch.bfloat16 and membrane.dtype == torch.float32
+        spikes.float().sum().add(membrane.sum()).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
