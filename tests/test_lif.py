@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from compare import Inputs, Outcome, assert_same_numbers, assert_within, draw, run
-from numpy_lif import lif as numpy_lif
+from numpy_lif import Neuron, Result
+from numpy_lif import run as numpy_lif
 
 from lif_cuda import functional, reference
 from lif_cuda.surrogate import FastSigmoid
@@ -87,30 +88,38 @@ def test_parameters_of_every_shape(
         grad = getattr(fused, f"grad_{name}")
         shape = getattr(inputs, name).shape
         sums = [
-            torch.from_numpy(getattr(exact, f"grad_{name}{part}")).view(3, 7).sum_to_size(shape)
-            for part in ("", "_terms")
+            torch.from_numpy(part[name]).view(3, 7).sum_to_size(shape)
+            for part in (exact.gradients, exact.terms)
         ]
         # T terms a neuron, then 21 neurons: each addition rounds once; four roundings make a term.
         assert_within(grad, sums[0], sums[1], steps + 21 + 4, dtype, f"grad_{name}")
         assert_within(getattr(expected, f"grad_{name}"), sums[0], sums[1], steps + 21 + 4, dtype, "reference")
 
 
-def numpy_outcome(inputs: Inputs, steps: int, **options: object):
+def numpy_outcome(inputs: Inputs, steps: int, *, detach_reset: bool = False) -> Result:
     dtype = inputs.x.numpy().dtype
     features = inputs.membrane.shape
 
     def per_neuron(value: float | torch.Tensor) -> np.ndarray:
         return torch.as_tensor(value, dtype=inputs.x.dtype).expand(features).numpy().reshape(-1)
 
+    def fast_sigmoid(z: np.ndarray) -> np.ndarray:
+        y = 1 + dtype.type(10.0) * np.abs(z)
+        return 1 / (y * y)
+
     return numpy_lif(
+        Neuron(
+            per_neuron(inputs.beta),
+            per_neuron(inputs.threshold),
+            detach_reset=detach_reset,
+            surrogate=fast_sigmoid,
+        ),
         inputs.x.numpy().reshape(steps, -1),
-        per_neuron(inputs.beta),
-        per_neuron(inputs.threshold),
-        inputs.membrane.numpy().reshape(-1),
-        inputs.grad_out.numpy().reshape(steps, -1),
-        inputs.grad_membrane.numpy().reshape(-1),
-        slope=dtype.type(10.0),
-        **options,
+        {"membrane": inputs.membrane.numpy().reshape(-1)},
+        {
+            "spikes": inputs.grad_out.numpy().reshape(steps, -1),
+            "final membrane": inputs.grad_membrane.numpy().reshape(-1),
+        },
     )
 
 
@@ -122,17 +131,17 @@ def test_identical_to_numpy(steps: int, detach: bool, dtype: torch.dtype) -> Non
     fused = run(functional.lif, inputs, detach_reset=detach)
     exact = numpy_outcome(inputs, steps, detach_reset=detach)
     for name, array in (
-        ("out", exact.spikes),
-        ("membrane", exact.membrane),
-        ("grad_x", exact.grad_x),
-        ("grad_initial", exact.grad_membrane),
+        ("out", exact.outputs["spikes"]),
+        ("membrane", exact.states["membrane"]),
+        ("grad_x", exact.gradients["x"]),
+        ("grad_initial", exact.gradients["membrane"]),
     ):
         assert np.array_equal(getattr(fused, name).numpy(), array), name
     for name in ("beta", "threshold"):
         assert_within(
             getattr(fused, f"grad_{name}"),
-            torch.from_numpy(getattr(exact, f"grad_{name}")),
-            torch.from_numpy(getattr(exact, f"grad_{name}_terms")),
+            torch.from_numpy(exact.gradients[name]),
+            torch.from_numpy(exact.terms[name]),
             steps + 4,
             dtype,
             name,
