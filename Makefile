@@ -17,6 +17,7 @@ RUN = $(VENV)/bin/python -P
 RUN_CUDA = $(VENV_CUDA)/bin/python -P
 MNIST_ARGS ?=
 BENCH_ARGS ?=
+KERNELS_ARGS ?= --quick
 PYTEST_ARGS ?=
 
 SOURCES := setup.py pyproject.toml $(shell find build_backend csrc lif_cuda -type f \
@@ -27,13 +28,14 @@ CPP_FILES := $(shell find csrc -type f \
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help mnist test cuda-build lint bench clean
+.PHONY: help mnist test cuda-build lint bench kernels clean
 
 help:
 	@echo 'make mnist        train the SNN and the ANN on MNIST; results in runs/mnist'
 	@echo '                  (MNIST_ARGS="--epochs 2 ..."; LIF_CUDA_DATA names a folder with the files)'
 	@echo 'make test         run the tests (PYTEST_ARGS="-k ...")'
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
+	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
 	@echo 'make lint         ruff, mypy and clang-format'
 	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run the tests there'
 	@echo 'make clean        remove what was built here; the environments stay'
@@ -72,6 +74,9 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python bench/train_step.py $(BENCH_ARGS)
+
+kernels: $(VENV)/.installed
+	$(VENV)/bin/python bench/kernels.py $(KERNELS_ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -220,9 +220,9 @@ def run(function: Callable[..., Any], case: Case) -> Outcome:
     generator = torch.Generator().manual_seed(case.seed)
     pairs = []
     for tensor in results.values():
-        grad = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        grad = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
         if case.uniform_gradients:
-            grad = torch.full((), 0.7, dtype=torch.float64).expand(tensor.shape)
+            grad = torch.full((), 0.7, dtype=torch.float64, device=tensor.device).expand(tensor.shape)
         if tensor.requires_grad:
             pairs.append((tensor, grad.to(tensor.dtype).expand(tensor.shape)))
     if pairs:

@@ -1,0 +1,418 @@
+"""Microbenchmarks: one LIF layer, forward and with its backward pass, against what else there is.
+
+    python bench/kernels.py --threads 1 --json bench/results/kernels_1thread.json
+    python bench/kernels.py --quick
+
+Every contender is first verified against the reference; over a wrong answer no time is printed. Contenders
+take turns, round by round, so that whatever else the machine does falls on all of them alike; medians with
+quartiles. The copy is the bound: it moves the bytes that the case must move and allocates what it must
+allocate. Forward: ``x.clone()`` and a fresh membrane. With backward: beside it ``x + g``.
+
+Tables: the cases; the overhead of a call in microseconds; cost as T and as the number of neurons grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import _machine
+import torch
+from _contenders import BETA, Contender, contenders, lif_cuda_fused, wrong
+from _files import write_json
+from torch import Tensor
+
+from lif_cuda import functional
+
+SHAPES = [(8, 64, 128), (25, 128, 1000), (16, 64, 16384), (100, 128, 512), (4, 32, 262144), (1000, 16, 256)]
+# A graph of the unrolled loop: compiling it takes minutes beyond this.
+LONGEST_COMPILED = 100
+TARGETS = {
+    "forward": {"torch.compile": 1.5, "eager loop": 8.0, "rival": 10.0, "copy": 1.0},
+    "training": {"torch.compile": 1.5, "eager loop": 12.0, "rival": 10.0, "copy": 1 / 1.15},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape [T, B, N], a type, and whether the backward pass is timed too."""
+
+    steps: int
+    batch: int
+    neurons: int
+    dtype: torch.dtype = torch.float32
+    training: bool = False
+
+    @property
+    def neuron_steps(self) -> int:
+        return self.steps * self.batch * self.neurons
+
+    @property
+    def bytes(self) -> int:
+        """What has to move: x and spikes; with backward x, the gradient and dx once more."""
+        return self.neuron_steps * self.dtype.itemsize * (5 if self.training else 2)
+
+    def __str__(self) -> str:
+        kind = "forward + backward" if self.training else "forward"
+        return f"[{self.steps}, {self.batch}, {self.neurons}] {str(self.dtype)[6:]} {kind}"
+
+
+@dataclass
+class Timing:
+    """Seconds a call: the median and the quartiles over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def summarise(times: Sequence[float]) -> Timing:
+    """Median and quartiles of at least one time."""
+    if len(times) < 2:
+        return Timing(times[0], times[0], times[0])
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(median, low, high)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(
+    calls: dict[str, Callable[[], object]], seconds: float, device: torch.device
+) -> dict[str, list[float]]:
+    """Time the calls in turns, for about ``seconds`` in all and at least five rounds.
+
+    A call shorter than half a millisecond is repeated within its turn. On a GPU a turn ends with a
+    synchronisation, and a buffer larger than the second-level cache is written before it.
+    """
+    flush = torch.empty(256 << 20, dtype=torch.uint8, device=device) if device.type == "cuda" else None
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        synchronise(device)
+        began = time.perf_counter()
+        call()
+        synchronise(device)
+        once = time.perf_counter() - began
+        repeats[name] = max(1, min(1000, round(5e-4 / max(once, 1e-7)))) if flush is None else 1
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    gc.collect()
+    gc.disable()
+    try:
+        began = time.perf_counter()
+        rounds = 0
+        while rounds < 5 or (time.perf_counter() - began < seconds and rounds < 400):
+            rounds += 1
+            for name, call in calls.items():
+                if flush is not None:
+                    flush.zero_()
+                synchronise(device)
+                start = time.perf_counter()
+                for _ in range(repeats[name]):
+                    call()
+                synchronise(device)
+                times[name].append((time.perf_counter() - start) / repeats[name])
+    finally:
+        gc.enable()
+    return times
+
+
+def call_of(run: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
+    """One forward call without gradients, or one forward and backward pass."""
+    if not training:
+
+        def forward() -> object:
+            with torch.no_grad():
+                return run(x)
+
+        return forward
+    leaf = x.detach().requires_grad_()
+    return lambda: torch.autograd.grad(run(leaf), leaf, grad)
+
+
+def copy_of(x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
+    """The bytes of the case and nothing else."""
+    state = torch.zeros(x.shape[1:], device=x.device)
+    if training:
+        return lambda: (x.clone(), state.clone(), x + grad)
+    return lambda: (x.clone(), state.clone())
+
+
+def saved_bytes(run: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Bytes that autograd keeps for backward, each storage once."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = run(x.detach().requires_grad_())
+    del out
+    return sum(storages.values())
+
+
+def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Verify and time one case."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (case.steps, case.batch, case.neurons)
+    x = (torch.randn(shape, generator=generator) * 0.5 + 0.15).to(device, case.dtype)
+    grad = torch.randn(shape, generator=generator).to(device, case.dtype)
+    compile_loop = case.steps <= LONGEST_COMPILED and not options.no_compile
+    found, missing = contenders(x, compile_loop=compile_loop, rivals=not options.no_rivals)
+    sound: list[Contender] = []
+    for contender in found:
+        fault = wrong(contender, x)
+        if fault is None:
+            sound.append(contender)
+        else:
+            missing[contender.name] = fault
+    calls: dict[str, Callable[[], object]] = {"copy": copy_of(x, grad, case.training)}
+    calls |= {c.name: call_of(c.run, x, grad, case.training) for c in sound}
+    times = interleaved(calls, options.seconds, device)
+    # Of turns of the same round, which ran within the same fraction of a second.
+    ratios = {
+        name: summarise([theirs / mine for theirs, mine in zip(taken, times["lif_cuda"], strict=True)])
+        for name, taken in times.items()
+    }
+    return {
+        "case": str(case),
+        "shape": shape,
+        "dtype": str(case.dtype),
+        "training": case.training,
+        "seconds": {name: asdict(summarise(taken)) for name, taken in times.items()},
+        "times_of_lif_cuda": {name: asdict(ratio) for name, ratio in ratios.items()},
+        "saved_bytes_per_neuron_step": {
+            c.name: saved_bytes(c.run, x) / case.neuron_steps for c in sound if case.training
+        },
+        "compile_seconds": {c.name: c.setup_seconds for c in sound if c.setup_seconds},
+        "differences": {c.name: c.difference for c in sound if c.difference},
+        "missing": missing,
+        "gigabytes_per_second": case.bytes / statistics.median(times["lif_cuda"]) / 1e9,
+        "neuron_steps": case.neuron_steps,
+    }
+
+
+def constant_counts(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Constant input, counts out: bound by arithmetic, 4 + 4 / T bytes a neuron-step and less."""
+    rows = []
+    for steps, neurons in ((25, 128_000), (100, 65_536)):
+        x = torch.randn(neurons, device=device) * 0.3 + 0.2
+        leaf = x.clone().requires_grad_()
+        grad = torch.randn(neurons, device=device)
+
+        def forward(x: Tensor = x, steps: int = steps) -> object:
+            with torch.no_grad():
+                return functional.lif(x, BETA, steps=steps, output="count", return_state=False)
+
+        def training(leaf: Tensor = leaf, grad: Tensor = grad, steps: int = steps) -> object:
+            out = functional.lif(leaf, BETA, steps=steps, output="count", return_state=False)
+            return torch.autograd.grad(out, leaf, grad)
+
+        times = interleaved({"forward": forward, "training": training}, options.seconds, device)
+        rows.append(
+            {"shape": (steps, neurons)}
+            | {name: statistics.median(taken) / steps / neurons for name, taken in times.items()}
+        )
+    return rows
+
+
+class _Trivial(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.empty_like(grads[0])
+
+
+def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
+    """Microseconds a call on eight neurons and one step: what is paid before any arithmetic."""
+    x = torch.randn(1, 1, 8, device=device)
+    leaf = x.clone().requires_grad_()
+    grad = torch.ones_like(x)
+
+    def spikes(t: Tensor) -> Tensor:
+        out: Tensor = functional.lif(t, BETA, return_state=False)
+        return out
+
+    runs: dict[str, Callable[[Tensor], Tensor]] = {
+        "lif_cuda": spikes,
+        "relu": torch.relu,
+        "trivial autograd.Function": _Trivial.apply,
+    }
+    table: dict[str, dict[str, float]] = {}
+    for kind in ("inference", "forward with grad", "forward and backward"):
+        calls: dict[str, Callable[[], object]] = {}
+        for name, run in runs.items():
+            if kind == "inference":
+                calls[name] = call_of(run, x, grad, False)
+            elif kind == "forward with grad":
+                calls[name] = lambda run=run: run(leaf)  # type: ignore[misc]
+            else:
+                calls[name] = call_of(run, x, grad, True)
+        times = interleaved(calls, options.seconds, device)
+        table[kind] = {name: statistics.median(taken) * 1e6 for name, taken in times.items()}
+    return table
+
+
+def scaling(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Forward and backward of lif_cuda as T and as the number of neurons grows."""
+    largest = options.largest
+    shapes = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+    shapes += [(8, 2**k) for k in range(7, 28, 2)]
+    rows = []
+    for steps, neurons in shapes:
+        if steps * neurons > largest:
+            continue
+        x = torch.randn(steps, neurons, device=device) * 0.5 + 0.15
+        grad = torch.randn_like(x)
+        calls = {
+            kind: call_of(lif_cuda_fused, x, grad, kind == "training") for kind in ("forward", "training")
+        }
+        times = interleaved(calls, options.seconds / 4, device)
+        rows.append(
+            {"steps": steps, "neurons": neurons}
+            | {kind: statistics.median(taken) for kind, taken in times.items()}
+        )
+    return rows
+
+
+def table_of(results: dict[str, Any]) -> str:
+    """The results for a terminal: ns a neuron-step, and times of lif_cuda with the targets."""
+    lines = []
+    for row in results["cases"]:
+        kind = "training" if row["training"] else "forward"
+        lines.append(f"\n{row['case']}    {row['gigabytes_per_second']:.1f} GB/s by lif_cuda")
+        for name, timing in row["seconds"].items():
+            ratio = row["times_of_lif_cuda"][name]
+            target = TARGETS[kind].get(name, TARGETS[kind]["rival"])
+            verdict = ""
+            if name != "lif_cuda" and name != "eager reference":
+                verdict = f"  target {target:.2f}" + ("" if ratio["median"] >= target else "  MISSED")
+            lines.append(
+                f"  {name:16}{timing['median'] / row['neuron_steps'] * 1e9:9.3f} ns"
+                f"{ratio['median']:9.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}){verdict}"
+            )
+        if row["saved_bytes_per_neuron_step"]:
+            saved = ", ".join(f"{n} {b:.1f}" for n, b in row["saved_bytes_per_neuron_step"].items())
+            lines.append(f"  bytes saved for backward a neuron-step: {saved}")
+        for name, seconds in row["compile_seconds"].items():
+            lines.append(f"  {name}: {seconds:.1f} s to compile, which lif_cuda does not take")
+        for name, reason in row["missing"].items():
+            lines.append(f"  {name}: no time: {reason}")
+    for row in results["constant_input_counts"]:
+        steps, neurons = row["shape"]
+        lines.append(
+            f"\nconstant input, counts, T = {steps}, {neurons} neurons: "
+            f"{row['forward'] * 1e9:.3f} ns forward, {row['training'] * 1e9:.3f} ns with backward"
+        )
+    lines.append("\nmicroseconds a call, one step of eight neurons:")
+    for kind, row in results["overhead_microseconds"].items():
+        lines.append(f"  {kind:22}" + "".join(f"{name} {value:.1f}   " for name, value in row.items()))
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, Any], folder: Path) -> None:
+    """Bars against rivals, and cost against T and neurons."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in results["cases"] if row["dtype"] == "torch.float32" and row["training"]]
+    names = sorted({name for row in rows for name in row["seconds"]} - {"eager reference"})
+    figure, axes = pyplot.subplots(figsize=(11, 4.5))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        heights = [
+            row["seconds"].get(name, {"median": float("nan")})["median"] / row["neuron_steps"] * 1e9
+            for row in rows
+        ]
+        axes.bar([k + i * width for k in range(len(rows))], heights, width, label=name)
+    axes.set_xticks([k + 0.4 for k in range(len(rows))], [str(list(row["shape"])) for row in rows])
+    axes.set_yscale("log")
+    axes.set_ylabel("ns a neuron-step, forward + backward")
+    axes.legend(ncols=4, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / "kernels_rivals.png", dpi=120)
+
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 4))
+    for axes, name, fixed in ((both[0], "steps", "neurons"), (both[1], "neurons", "steps")):
+        first = results["scaling"][0 if name == "steps" else -1][fixed]
+        rows = [row for row in results["scaling"] if row[fixed] == first]
+        for kind in ("forward", "training"):
+            axes.loglog(
+                [row[name] for row in rows],
+                [row[kind] / row["steps"] / row["neurons"] * 1e9 for row in rows],
+                "o-",
+                label="forward" if kind == "forward" else "forward + backward",
+            )
+        axes.set_xlabel(f"{'T' if name == 'steps' else 'neurons'} ({fixed} = {first})")
+        axes.set_ylabel("ns a neuron-step")
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(folder / "kernels_scaling.png", dpi=120)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Verify, time and report."""
+    parser = argparse.ArgumentParser(description="Microbenchmarks of one LIF layer.")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each case")
+    parser.add_argument("--largest", type=int, default=2**27, help="neuron-steps of a case, at most")
+    parser.add_argument("--quick", action="store_true", help="small shapes, about two minutes")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-rivals", action="store_true", help="leave the other libraries out")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--pictures", type=Path, help="draw into this folder")
+    options = parser.parse_args(arguments)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.quick:
+        options.seconds, options.largest = min(options.seconds, 1.0), min(options.largest, 2**22)
+    device = torch.device(options.device)
+    results: dict[str, Any] = {
+        "format": 1,
+        "command": _machine.command(),
+        "versions": _machine.versions(),
+        "machine": _machine.machine(device),
+        "commit": _machine.commit(),
+        "cases": [],
+    }
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in SHAPES:
+            for training in (False, True):
+                case = Case(*shape, dtype, training)
+                if case.neuron_steps > options.largest:
+                    print(f"{case}: left out, more than {options.largest} neuron-steps", file=sys.stderr)
+                    continue
+                print(case, file=sys.stderr, flush=True)
+                results["cases"].append(run_case(case, options, device))
+    results["constant_input_counts"] = constant_counts(options, device)
+    results["overhead_microseconds"] = overhead(options, device)
+    results["scaling"] = scaling(options, device)
+    print(table_of(results))
+    if options.json:
+        write_json(options.json, results)
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        draw(results, options.pictures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The microbenchmark: nothing wrong is timed, and a small run writes what it should."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import kernels
+import pytest
+import torch
+from _compile import ROOT
+from _contenders import Contender, contenders, lif_cuda_fused, wrong
+
+
+def test_a_wrong_contender_gets_no_time() -> None:
+    x = torch.randn(9, 4, 50) * 0.5 + 0.3
+    assert wrong(Contender("right", lif_cuda_fused), x) is None
+    for run, fault in (
+        (lambda t: 1 - lif_cuda_fused(t), "of the spikes differ"),
+        (lambda t: lif_cuda_fused(t)[1:], "instead of"),
+        (lambda t: lif_cuda_fused(t).double(), "float64 instead of"),
+        (lambda t: 1 / 0, "ZeroDivisionError"),
+    ):
+        assert fault in (wrong(Contender("wrong", run), x) or "")
+
+
+def test_rivals_that_are_missing_say_why() -> None:
+    found, missing = contenders(torch.randn(3, 2, 5), compile_loop=False, rivals=True)
+    names = {contender.name for contender in found} | set(missing)
+    assert names >= {"lif_cuda", "eager loop", "torch.compile", "snnTorch", "SpikingJelly", "Norse", "sinabs"}
+    assert all(missing.values())
+    for contender in found:
+        assert wrong(contender, torch.randn(9, 4, 50) * 0.5 + 0.3) is None, contender.name
+
+
+def test_statistics() -> None:
+    timing = kernels.summarise([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
+    assert kernels.summarise([2.0]).median == 2.0
+
+
+def test_what_is_saved_is_the_input() -> None:
+    # 4 bytes a neuron-step: x. Checkpoints come with long series: 4 / K more.
+    x = torch.randn(25, 8, 128)
+    assert kernels.saved_bytes(lif_cuda_fused, x) == x.numel() * 4
+    x = torch.randn(96, 8, 128)
+    assert kernels.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
+
+
+def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "SHAPES", [(5, 4, 40)])
+    path = tmp_path / "kernels.json"
+    kernels.main(
+        ["--seconds", "0.02", "--largest", "5000", "--no-compile", "--no-rivals", "--device", "cpu"]
+        + ["--json", str(path), "--pictures", str(tmp_path)]
+    )
+    results = json.loads(path.read_text())
+    assert len(results["cases"]) == 4
+    for row in results["cases"]:
+        assert {"copy", "lif_cuda", "eager loop"} <= set(row["seconds"])
+        assert row["times_of_lif_cuda"]["lif_cuda"]["median"] == 1.0
+    assert results["machine"] and results["commit"] and results["overhead_microseconds"]
+    assert (tmp_path / "kernels_rivals.png").exists() and (tmp_path / "kernels_scaling.png").exists()
+
+
+def test_the_gpu_script_is_a_script() -> None:
+    subprocess.run(["bash", "-n", ROOT / "bench" / "gpu.sh"], check=True)
