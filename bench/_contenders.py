@@ -66,7 +66,8 @@ class _Spike(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         y = 1 + 10.0 * z.abs()
-        return grads[0] * (1 / (y * y))
+        grad: Tensor = grads[0] * (1 / (y * y))
+        return grad
 
 
 def plain_loop(x: Tensor) -> Tensor:
