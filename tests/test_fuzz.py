@@ -13,11 +13,12 @@ from typing import TypeVar
 
 import pytest
 import torch
-from family import SeededPick, assert_same, draw_case, run
+from family import SeededPick, assert_same, draw_case, flat, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lif_cuda import functional, reference
+from lif_cuda import NeuronState, functional, reference
+from lif_cuda.surrogate import ATan
 
 T = TypeVar("T")
 EXAMPLES = int(os.environ.get("LIF_CUDA_FUZZ", "300"))
@@ -71,3 +72,61 @@ def test_the_drawn_calls_cover_the_family() -> None:
         learned = [case for case in cases if isinstance(case.parameters.get(name), torch.Tensor)]
         assert len(learned) > 10, name
     assert len({(case.x.dtype, case.options["reset"], case.options["surrogate"]) for case in cases}) > 60
+
+
+@pytest.mark.parametrize("seed", range(5000, 5120))
+def test_chunks_of_time_equal_one_long_call(seed: int) -> None:
+    """Of every neuron with every state: streaming gives the bits of one call, whatever the pieces."""
+    case = draw_case(SeededPick(seed), seed)
+    time_dim = case.options["time_dim"]
+    steps = case.options.get("steps", 0) or case.x.shape[time_dim] if case.x.dim() else 0
+    if "steps" in case.options or steps < 2:
+        pytest.skip("no time axis to cut")
+    options = {name: value for name, value in case.options.items() if name != "output"}
+    state = None
+    if case.states:
+        state = NeuronState(**case.states) if len(case.state_names) > 1 else case.states["membrane"]
+    whole, final = functional.lif(case.x, **case.parameters, membrane=state, output="trace", **options)
+    pieces = []
+    for piece in case.x.tensor_split([1, steps // 3 + 1, steps - 1], time_dim):
+        out, state = functional.lif(piece, **case.parameters, membrane=state, output="trace", **options)
+        pieces.append(out)
+    assert torch.equal(torch.cat(pieces, time_dim), whole)
+    for mine, expected in zip(flat(state), flat(final), strict=True):
+        assert torch.equal(mine, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reset": "zero", "surrogate": ATan()},
+        {
+            "alpha": 0.7,
+            "kappa": 0.2,
+            "rho": 0.9,
+            "refractory": 2,
+            "output": ("trace", "first_spike", "total"),
+        },
+        {"delay_reset": True, "detach_reset": True, "rest": 0.1, "output": ("count", "rate")},
+    ],
+    ids=["zero", "all states", "delayed"],
+)
+def test_threads_change_no_bit(options: dict[str, object], dtype: torch.dtype) -> None:
+    """Nor do they change the gradients of parameters, which are sums over all neurons."""
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    x = (torch.randn(30, 7, 1031, dtype=torch.float64) * 0.5 + 0.2).to(dtype)
+    outcomes = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        leaves = [x.clone(), torch.full((), 0.9, dtype=state), torch.ones(1031, dtype=state)]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        results = flat(functional.lif(*leaves, **options))
+        loss = sum((r.double() * torch.linspace(-1, 1, 1031)).sum() for r in results if r.requires_grad)
+        outcomes.append([*results, *torch.autograd.grad(loss, leaves)])
+    torch.set_num_threads(before)
+    for other in outcomes[1:]:
+        for mine, expected in zip(other, outcomes[0], strict=True):
+            assert torch.equal(mine, expected)
