@@ -201,16 +201,18 @@ def test_inputs_that_are_not_contiguous() -> None:
         assert_same_numbers(*both(inputs))
 
 
-def test_a_membrane_exactly_at_the_threshold_fires() -> None:
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+def test_a_membrane_exactly_at_the_threshold(strict: bool, reset: str) -> None:
     # Quarters decaying by half meet the threshold exactly, which random numbers never do.
     x = torch.randint(-2, 6, (20, 257), generator=torch.Generator().manual_seed(0)) / 4
     inputs = draw(20, (257,), torch.float32)._replace(x=x, beta=0.5, membrane=torch.zeros(257))
-    fused, expected = both(inputs)
+    fused, expected = both(inputs, strict=strict, reset=reset)
     assert_same_numbers(fused, expected)
-    (spikes, _) = functional.lif(torch.tensor([[1.0], [1.0]]), 0.5, 1.0)
-    assert spikes.tolist() == [[1.0], [1.0]]
+    (spikes, _) = functional.lif(torch.tensor([[1.0], [1.0]]), 0.5, 1.0, strict=strict)
+    assert spikes.tolist() == ([[0.0], [1.0]] if strict else [[1.0], [1.0]])
     at_threshold = 0.5 * torch.zeros(257) + x[0] == 1.0
-    assert at_threshold.any() and fused.out[0][at_threshold].eq(1).all()
+    assert at_threshold.any() and fused.out[0][at_threshold].eq(0 if strict else 1).all()
 
 
 def test_special_values_behave_as_in_the_reference() -> None:

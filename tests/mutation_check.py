@@ -1,0 +1,148 @@
+# ruff: noqa: E501  (a mutation is a line)
+"""Break the kernels, one way at a time, and see the suite catch each.
+
+    python -P tests/mutation_check.py            all, some ten minutes on two cores
+    python -P tests/mutation_check.py tail leak  those whose names contain a word
+
+Works on a copy of the repository; prints a line for each mutation and exits with 1 if one survives. Not part of
+the normal suite: it compiles the kernels some twenty times.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch
+from _compile import ROOT, build_flags, cxx
+from host_cuda.harness import _target_version
+
+CPU, CUDA, STEP = "csrc/cpu/kernels.inl", "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A text of a source file, and the wrong one in its place."""
+
+    name: str
+    path: str
+    right: str
+    wrong: str
+
+
+MUTATIONS = [
+    Mutation("reset sign", STEP, "return sub(u, mul(theta, s));", "return add(u, mul(theta, s));"),
+    Mutation("strict and not", STEP, "(strict ? u > theta : u >= theta)", "(strict ? u >= theta : u > theta)"),
+    Mutation("silence a step short", STEP, "s != S(0) ? refractory :", "s != S(0) ? refractory - S(1) :"),
+    Mutation("reset gradient sign", STEP, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
+    Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
+    Mutation("cpu: missing detach", CPU, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
+    Mutation("cpu: lost tail", CPU, "return {outer, first, left <", "return {outer, first, left - (left % 8 == 3) <"),
+    Mutation("cpu: checkpoint late", CPU, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
+    Mutation("cpu: states swapped", CPU, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
+    Mutation("cpu: leak forgotten", CPU, "a[i] = mul(beta[i], gradient);", "a[i] = gradient;"),
+    Mutation("cpu: count as rate", CPU, "static_cast<S>(steps > 0 ? steps : 1), n);", "S(1), n);"),
+    Mutation("cpu: silent neurons learn", CPU, "clear_row(rows.h, silence, n);", ""),
+    Mutation("cpu: trace gradient lost", CPU, "add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);", ""),
+    Mutation("cpu: gain forgotten", CPU, "gain ? product_row(through_input", "false ? product_row(through_input"),
+    Mutation("cpu: repeat ignored", CPU, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
+    Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
+    Mutation("cuda: one step ahead", CUDA, "x[(t + kAhead) * x_stride]", "x[(t + kAhead - 1) * x_stride]"),
+    Mutation("cuda: v of this step", CUDA, "v_before = reset_all(u_before);", "v_before = reset_all(u);"),
+    Mutation("cuda: current gradient lost", CUDA, "dx = add(dx, grad_current);", ""),
+    Mutation("cuda: chunk's last step", CUDA, "begin + args.chunk < steps ? begin + args.chunk : steps;\n    const Pack", "begin + args.chunk < steps ? begin + args.chunk - 1 : steps;\n    const Pack"),
+    Mutation("cuda: rest in the gradient", CUDA, "options.rest == S(0) ? from : sub(from, options.rest)", "from"),
+    Mutation("cuda: total of one lane", CUDA, "*total += spikes;", "*total = spikes;"),
+]  # fmt: skip
+
+
+def build_cpu(folder: Path) -> None:
+    """The CPU operator library of a copy, next to its Python files."""
+    compiler = cxx()
+    assert compiler is not None, "no C++ compiler"
+    include = Path(torch.__path__[0]) / "include"
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    sources = ["bindings/schema", "bindings/ops_cpu", "cpu/lif_baseline"]
+    sources += ["cpu/lif_avx2", "cpu/lif_avx512"] if x86 else []
+    flags = [
+        *build_flags("CXX_FLAGS"),
+        "-std=c++17",
+        "-fPIC",
+        f"-I{folder / 'csrc'}",
+        "-isystem",
+        str(include),
+    ]
+    flags.append(f"-DTORCH_TARGET_VERSION={_target_version()}")
+
+    def compile_one(source: str) -> Path:
+        target = folder / f"{Path(source).name}.o"
+        command = [compiler, *flags, "-c", folder / "csrc" / f"{source}.cpp", "-o", target]
+        subprocess.run([str(part) for part in command], check=True, capture_output=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [str(path) for path in pool.map(compile_one, sources)]
+    libraries = [f"-L{include.parent / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"]
+    library = folder / "lif_cuda" / "_kernels.so"
+    subprocess.run([compiler, "-shared", "-o", str(library), *objects, *libraries], check=True)
+
+
+def caught(mutation: Mutation) -> str | None:
+    """The test that failed on the broken kernels, or None."""
+    import lif_cuda
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("csrc", "tests", "build_backend", "lif_cuda"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("setup.py", "pyproject.toml"):
+            shutil.copy(ROOT / part, folder / part)
+        for library in Path(lif_cuda.__path__[0]).glob("*.so"):
+            if not (folder / "lif_cuda" / library.name).exists():
+                shutil.copy(library, folder / "lif_cuda" / library.name)
+        source = folder / mutation.path
+        text = source.read_text()
+        assert mutation.right in text, f"{mutation.name}: {mutation.path} no longer says {mutation.right!r}"
+        source.write_text(text.replace(mutation.right, mutation.wrong))
+        tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
+        if mutation.path != CUDA:
+            build_cpu(folder)
+            tests = ["tests/test_fuzz.py", "tests/test_numpy.py", "tests/test_lif.py"]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder), "LIF_CUDA_FUZZ": "20"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return None
+        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return failed[0].split(" - ")[0] if failed else done.stdout[-300:]
+
+
+def main() -> int:
+    """Run those that were asked for."""
+    words = sys.argv[1:]
+    survivors = 0
+    for mutation in MUTATIONS:
+        if words and not any(word in mutation.name for word in words):
+            continue
+        test = caught(mutation)
+        survivors += test is None
+        print(f"{'SURVIVED' if test is None else 'caught  '}  {mutation.name:28} {test or ''}", flush=True)
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
