@@ -157,6 +157,12 @@ def arrange(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     return tensor if order is None else tensor.permute(order)
 
 
+def is_block(sizes: Sequence[int]) -> bool:
+    """Whether sizes other than 1 stand next to each other: values that repeat over the neurons."""
+    own = [i for i, size in enumerate(sizes) if size != 1]
+    return not own or len(own) == own[-1] - own[0] + 1
+
+
 def arrange_parameter(value: Tensor, features: torch.Size, order: tuple[int, ...] | None) -> Tensor:
     """A parameter over ``features``, in the operator's order and of size 1 only at its ends."""
     if value.dim() == 0:

@@ -34,6 +34,7 @@ class _Call(NamedTuple):
     slope: float
     scale: float
     results: tuple[str, ...]  # what is returned, in the order of the operator
+    slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
 
     def described(self, steps: int) -> tuple[Any, ...]:
         """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
@@ -47,6 +48,18 @@ class _Call(NamedTuple):
             self.rest,
         )
 
+    def spread(self, given: Sequence[Tensor]) -> list[Tensor | None]:
+        """The given tensors at their places, None at the others."""
+        tensors: list[Tensor | None] = [None] * 12
+        for slot, tensor in zip(self.slots, given, strict=True):
+            tensors[slot] = tensor
+        return tensors
+
+
+_FIRST_PARAMETER, _TABLE = 4, 11
+# The bits of Wanted, by slot. The steps of silence and the table have no gradient.
+_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
+
 
 class _FusedLIF(torch.autograd.Function):
     """The fused operators under autograd.
@@ -57,20 +70,14 @@ class _FusedLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        call: _Call,
-        steps: int,
-        every: int,
-        table: Tensor | None,
-        x: Tensor,
-        *tensors: Tensor | None,
+        ctx: Any, call: _Call, steps: int, every: int, x: Tensor, *given: Tensor
     ) -> tuple[Tensor, ...]:
         # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
         # stand beside the call, and the numbers of the call have been made floats before.
-        results = _run(x, tensors, call, steps, every)
+        results = _run(x, given, call, steps, every)
         results, checkpoints = results[: len(call.results)], results[len(call.results) :]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
-        ctx.save_for_backward(x, *tensors, table, checkpoints[0] if checkpoints else None, first)
+        ctx.save_for_backward(x, checkpoints[0] if checkpoints else None, first, *given)
         ctx.call = call
         ctx.steps = steps
         ctx.every = every
@@ -85,37 +92,47 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, *tensors, table, checkpoints, first = ctx.saved_tensors
-        # The steps of silence have no gradient; x and the smooth states come before them.
-        needed = [*ctx.needs_input_grad[4:8], *ctx.needs_input_grad[9:]]
-        given = {name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None}
-        if not given or not any(needed):
+        x, checkpoints, first, *given = ctx.saved_tensors
+        _, _, _, need_x, *needed = ctx.needs_input_grad
+        incoming = {name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None}
+        wanted = int(need_x)
+        for slot, need in zip(call.slots, needed, strict=True):
+            wanted += _WANTED_BITS[slot] * need
+        if not incoming or not wanted:
             return (None,) * len(ctx.needs_input_grad)
+        tensors = call.spread(given)
         with torch.no_grad():
             computed = _ops.lif_backward(
                 x,
-                tensors[:4],
-                tensors[4:],
+                tensors[:_FIRST_PARAMETER],
+                tensors[_FIRST_PARAMETER:_TABLE],
                 call.numbers,
                 *call.described(ctx.steps),
                 checkpoints,
                 ctx.every,
                 first,
-                [_incoming(name, given.get(name), call.layout) for name in _INCOMING],
+                [_incoming(name, incoming.get(name), call.layout) for name in _INCOMING],
                 call.surrogate,
                 call.slope,
                 call.scale,
-                table,
-                sum(1 << i for i, wanted in enumerate(needed) if wanted),
+                tensors[_TABLE],
+                wanted,
             )
-        if needed[0] and ctx.steps < 0 and call.layout.time_first:
+        if need_x and ctx.steps < 0 and call.layout.time_first:
             computed[0] = computed[0].movedim(0, call.layout.time_dim)
         if torch.is_grad_enabled():
-            anchors = [tensor for tensor in (x, *tensors) if tensor is not None]
-            computed = _NoDoubleBackward.apply(len(computed), *computed, *anchors)
+            computed = _NoDoubleBackward.apply(len(computed), *computed, x, *given)
         gradients = iter(computed)
-        found = [next(gradients) if wanted else None for wanted in needed]
-        return (None, None, None, None, *found[:4], None, *found[4:])
+        return (
+            None,
+            None,
+            None,
+            next(gradients) if need_x else None,
+            *(
+                next(gradients) if need and _WANTED_BITS[slot] else None
+                for slot, need in zip(call.slots, needed, strict=True)
+            ),
+        )
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -138,15 +155,16 @@ class _NoDoubleBackward(torch.autograd.Function):
         )
 
 
-def _run(x: Tensor, tensors: Sequence[Tensor | None], call: _Call, steps: int, every: int) -> list[Tensor]:
+def _run(x: Tensor, given: Sequence[Tensor], call: _Call, steps: int, every: int) -> list[Tensor]:
     """The results of a call, and the checkpoints after them if there are any."""
-    outputs = sum(_ops.OUTPUTS[name] for name in call.results)
+    outputs = sum([_ops.OUTPUTS[name] for name in call.results])
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
+    tensors = call.spread(given)
     results: list[Tensor] = _ops.lif_forward(
         x,
-        tensors[:4],
-        tensors[4:],
+        tensors[:_FIRST_PARAMETER],
+        tensors[_FIRST_PARAMETER:_TABLE],
         call.numbers,
         *call.described(steps),
         outputs,
@@ -167,11 +185,142 @@ def _incoming(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
     return _layout.as_rows(grad, layout.time_dim, timed)
 
 
-def _result_names(options: CallOptions, states: tuple[str, ...]) -> tuple[str, ...]:
-    """What the operator has to return, in its order."""
+class _Plan(NamedTuple):
+    """What follows from the options and the shapes of a call: its checks, made once for all like it."""
+
+    call: _Call
+    layout: Layout
+    features: torch.Size
+    channel_dim: int | None
+    state_names: tuple[str, ...]
+    state_dtype: torch.dtype
+    # For each parameter: whether a tensor can go to the operator as it is, if it is contiguous.
+    direct: tuple[bool, ...]
+
+
+# The plans of calls that passed their checks, by all that the checks look at.
+_PLANS: dict[Any, _Plan] = {}
+_MOST_PLANS = 4096
+
+
+def _key(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> Any:
+    """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option."""
+    return (
+        x.shape,
+        x.is_contiguous() or x.stride(),
+        x.dtype,
+        x.device,
+        options,
+        (*map(type, options),),
+        (
+            *[
+                (value.shape, value.dtype, value.device, value.layout)
+                if isinstance(value, Tensor)
+                else (value, type(value))
+                for value in parameters
+            ],
+        ),
+        type(membrane),
+        None
+        if membrane is None
+        else (
+            *[
+                tensor if tensor is None else (tensor.shape, tensor.dtype, tensor.device, tensor.layout)
+                for tensor in ((membrane,) if isinstance(membrane, Tensor) else membrane)
+            ],
+        ),
+    )
+
+
+def _plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
+    """The plan of a call; raises what the checks of a new one raise."""
+    if torch.compiler.is_compiling():
+        return _new_plan(x, parameters, membrane, options)
+    try:
+        key = _key(x, parameters, membrane, options)
+        known = _PLANS.get(key)
+    except Exception:
+        # Something is of a kind that has no key; the checks say what.
+        return _new_plan(x, parameters, membrane, options)
+    if known is not None:
+        return known
+    plan = _new_plan(x, parameters, membrane, options)
+    if len(_PLANS) >= _MOST_PLANS:
+        _PLANS.clear()
+    _PLANS[key] = plan
+    return plan
+
+
+def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
+    checked = _check.check_call(x, parameters, membrane, options)
+    _ops.check_device(x)
+    layout = _layout.layout_of(x, checked.time_dim, options.steps is not None)
+    surrogate = options.surrogate
+    traits = (
+        _ops.STRICT * options.strict
+        + _ops.DELAYED * options.delay_reset
+        + _ops.DETACH_RESET * options.detach_reset
+        + _ops.SYNAPSE * (parameters.alpha is not None)
+        + _ops.ADAPTIVE * (parameters.kappa is not None)
+        + _ops.DECAY_INPUT * options.decay_input
+    )
     outputs = _check.output_names(options.output)
+    names = tuple(checked.states)
     asked = [name for name in _check.OUTPUTS if name in outputs]
-    return (*asked, *states) if options.return_state else tuple(asked)
+    slots = [_STATES.index(name) for name in names if checked.states[name] is not None]
+    by_tensor = [isinstance(value, Tensor) for value in checked.parameters]
+    if options.decay_input and by_tensor[0]:
+        by_tensor[Parameters._fields.index("gain")] = True
+    slots += [_FIRST_PARAMETER + i for i, tensor in enumerate(by_tensor) if tensor]
+    call = _Call(
+        [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in checked.parameters],
+        layout,
+        _ops.RESETS[options.reset],
+        traits,
+        options.refractory,
+        float(options.rest),
+        surrogate.code,
+        float(surrogate.slope),
+        float(surrogate.height),
+        (*asked, *names) if options.return_state else tuple(asked),
+        tuple(slots),
+    )
+    channel_dim = _check.check_channel_dim(options.channel_dim, x, options.steps, checked.time_dim)
+    direct = tuple(
+        isinstance(value, Tensor)
+        and value.dtype == checked.state_dtype
+        and layout.features is None
+        and (channel_dim is None or value.dim() != 1)
+        and _layout.is_block(value.shape)
+        for value in parameters
+    )
+    return _Plan(call, layout, checked.features, channel_dim, names, checked.state_dtype, direct)
+
+
+def _given(plan: _Plan, x: Tensor, parameters: Parameters, membrane: Any, decay_input: bool) -> list[Tensor]:
+    """The tensors of the states and the parameters as the operators take them, in the order of the slots."""
+    order = plan.layout.features
+    states = (membrane,) if membrane is None or isinstance(membrane, Tensor) else membrane
+    given = [_layout.arrange(state, order).contiguous() for state in states if state is not None]
+    beta: Tensor | None = None
+    for i, value in enumerate(parameters):
+        if isinstance(value, Tensor):
+            if plan.direct[i]:
+                arranged = value.contiguous()
+            else:
+                name = Parameters._fields[i]
+                checked = _check.check_parameter(name, value, x, plan.features, plan.channel_dim)
+                assert isinstance(checked, Tensor)
+                arranged = _layout.arrange_parameter(checked, plan.features, order)
+            given.append(arranged)
+            if i == 0:
+                beta = arranged
+        elif decay_input and beta is not None and i == _GAIN:
+            given.append(1 - beta)
+    return given
+
+
+_GAIN = Parameters._fields.index("gain")
 
 
 def lif(
@@ -285,74 +434,42 @@ def lif(
         return_state,
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
-    checked = _check.check_call(x, parameters, membrane, options)
-    _ops.check_device(x)
-    parameters = checked.parameters
-    if decay_input and isinstance(parameters.beta, Tensor):
-        parameters = parameters._replace(gain=1 - parameters.beta)
-    layout = _layout.layout_of(x, checked.time_dim, steps is not None)
-    constant = steps is not None
-    x = _layout.arrange(x, layout.features if constant else layout.order)
+    plan = _plan(x, parameters, membrane, options)
+    call, layout = plan.call, plan.layout
+    given = _given(plan, x, parameters, membrane, decay_input)
+    x = _layout.arrange(x, layout.order if steps is None else layout.features)
     if layout.copy:
         x = x.contiguous()
-    states = [checked.states.get(name) for name in _STATES]
-    tensors: list[Tensor | None] = [
-        None if state is None else _layout.arrange(state, layout.features).contiguous() for state in states
-    ]
-    numbers = []
-    for value in parameters:
-        if isinstance(value, Tensor):
-            tensors.append(_layout.arrange_parameter(value, checked.features, layout.features))
-            numbers.append(0.0)
-        else:
-            tensors.append(None)
-            numbers.append(0.0 if value is None else float(value))
     differentiate = torch.is_grad_enabled() and (
-        x.requires_grad or any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    )
-    every = 0
-    if differentiate:
-        length = x.shape[layout.time_dim] if steps is None else steps
-        every = _ops.checkpoint_interval(length, x.device.type)
-    traits = (
-        _ops.STRICT * strict
-        + _ops.DELAYED * delay_reset
-        + _ops.DETACH_RESET * detach_reset
-        + _ops.SYNAPSE * (alpha is not None)
-        + _ops.ADAPTIVE * (kappa is not None)
-        + _ops.DECAY_INPUT * decay_input
-    )
-    call = _Call(
-        numbers,
-        layout,
-        _ops.RESETS[reset],
-        traits,
-        refractory,
-        float(rest),
-        surrogate.code,
-        float(surrogate.slope),
-        float(surrogate.height),
-        _result_names(options, tuple(checked.states)),
+        x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
     given_steps = -1 if steps is None else steps
     if differentiate:
-        table = surrogate.values(checked.state_dtype, x.device)
-        results = _FusedLIF.apply(call, given_steps, every, table, x, *tensors)
+        length = x.shape[layout.time_dim] if steps is None else steps
+        every = _ops.checkpoint_interval(length, x.device.type)
+        table = surrogate.values(plan.state_dtype, x.device)
+        if table is not None:
+            call = call._replace(slots=(*call.slots, _TABLE))
+            given.append(table)
+        results = _FusedLIF.apply(call, given_steps, every, x, *given)
     else:
-        results = _run(x, tensors, call, given_steps, every)
-    found = {
-        name: _layout.arrange(
-            tensor,
-            layout.output if name in _SERIES else layout.state if name != "total" else None,
-        )
-        for name, tensor in zip(call.results, results, strict=True)
-    }
+        results = _run(x, given, call, given_steps, 0)
+    if layout.output is None and layout.state is None:
+        found = dict(zip(call.results, results, strict=True))
+    else:
+        found = {
+            name: _layout.arrange(
+                tensor,
+                layout.output if name in _SERIES else layout.state if name != "total" else None,
+            )
+            for name, tensor in zip(call.results, results, strict=True)
+        }
     if isinstance(output, str):
         out = found[output]
     else:
-        out = _check.outputs_type(output)(*(found[name] for name in output))
+        out = _check.outputs_type(output)(*[found[name] for name in output])
     if not return_state:
         return out
-    if len(checked.states) == 1:
+    if len(plan.state_names) == 1:
         return out, found["membrane"]
-    return out, NeuronState(**{name: found[name] for name in checked.states})
+    return out, NeuronState(**{name: found[name] for name in plan.state_names})

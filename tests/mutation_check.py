@@ -46,7 +46,7 @@ MUTATIONS = [
     Mutation("reset gradient sign", STEP, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", CPU, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
-    Mutation("cpu: lost tail", CPU, "return {outer, first, left <", "return {outer, first, left - (left % 8 == 3) <"),
+    Mutation("cpu: lost tail", CPU, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: checkpoint late", CPU, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
     Mutation("cpu: states swapped", CPU, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
     Mutation("cpu: leak forgotten", CPU, "a[i] = mul(beta[i], gradient);", "a[i] = gradient;"),
