@@ -127,6 +127,7 @@ def run(
     if "rate" in grads:
         same_for_all = same_for_all + grads["rate"] / dtype.type(max(steps, 1))
     detached = n.detach_reset or n.delay_reset
+    next_spike = np.full(size, steps)  # the first after t
     for t in reversed(range(steps)):
         k = kept[t]
         u, s, level, silent = k["u"], k["s"], k["level"], k["silent"]
@@ -134,11 +135,9 @@ def run(
         if "first_spike" in grads:
             # d first / d s[t] = -(sum over t' >= t of the product without s[t]): the steps from t to the
             # next spike, if there was none before.
-            later = np.full(size, steps)
-            for after in reversed(range(t + 1, steps)):
-                later = np.where(kept[after]["s"] == 1, after, later)
-            weight = np.where(first >= t, later - t, 0).astype(dtype)
+            weight = np.where(first >= t, next_spike - t, 0).astype(dtype)
             g = g - weight * grads["first_spike"]
+            next_spike = np.where(s == 1, t, next_spike)
         g = g + same_for_all
         if n.kappa is not None:
             g = g + ab

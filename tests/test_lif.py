@@ -277,3 +277,19 @@ def test_a_tensor_that_needs_a_gradient_cannot_bypass_autograd() -> None:
     with torch.no_grad():
         (spikes,) = torch.ops.lif_cuda.lif_forward(*arguments)
     assert torch.equal(spikes, functional.lif(x, 0.9)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [2**19, 2**19 + 5])
+def test_outputs_written_past_the_caches(size: int, dtype: torch.dtype, threads: int) -> None:
+    """Outputs of 8 MiB and more are streamed, where their rows are aligned for it."""
+    x = (torch.randn(9, size, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2).to(dtype)
+    grad = torch.randn(9, size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    results = []
+    for function in (functional.lif, reference.lif):
+        leaf = x.clone().requires_grad_()
+        out, membrane = function(leaf, 0.9, output=("spikes", "trace_before_reset"))
+        (gradient,) = torch.autograd.grad(out.spikes, leaf, grad)
+        results.append((out.spikes, out.trace_before_reset, membrane, gradient))
+    for fused, expected in zip(*results, strict=True):
+        assert torch.equal(fused, expected)

@@ -17,8 +17,8 @@ from _compile import CSRC, build_flags, compile_source, cxx
 KERNELS = CSRC / "cpu" / "kernels.inl"
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
 
-# Passes that compute nothing: they only ask for cache lines.
-NOT_ARITHMETIC = frozenset({"prefetch_row"})
+# Passes that compute nothing: they ask for cache lines, or move them by instructions of their own.
+NOT_ARITHMETIC = frozenset({"prefetch_row", "stream_row"})
 
 
 def row_loops(source: str) -> dict[int, str]:

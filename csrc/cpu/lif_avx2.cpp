@@ -22,6 +22,7 @@
 
 #define LIF_SIMD avx2
 #define LIF_SIMD_F16C
+#define LIF_SIMD_STREAM
 #include "cpu/kernels.inl"
 
 #if defined(__clang__)
