@@ -81,7 +81,8 @@ class Surrogate(ABC):
                 y = slope * z
                 return scale * torch.exp(-(y * y))
             case 6:
-                return scale * (slope * z.abs() < 0.5).to(z.dtype)
+                # Not scale * 0: with a scale below 0 that is -0, where the kernels have 0.
+                return torch.where(slope * z.abs() < 0.5, torch.full_like(z, scale), 0.0)
         raise NotImplementedError(f"{type(self).__name__} has no shape of code {self.code}")
 
     def values(self, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -100,7 +101,7 @@ class Surrogate(ABC):
             raise ImportError("plot needs matplotlib: pip install matplotlib") from error
         if ax is None:
             ax = pyplot.subplots()[1]
-        z = torch.linspace(low, high, 1001, dtype=torch.float64)
+        z = torch.linspace(low, high, 1001, dtype=torch.float64, device="cpu")
         ax.plot(z.numpy(), self.derivative(z).numpy(), label=repr(self))
         ax.set_xlabel("membrane - threshold")
         ax.set_ylabel("surrogate derivative")
@@ -114,6 +115,7 @@ class Surrogate(ABC):
             object.__setattr__(self, name, _finite(owner, name, getattr(self, name), positive=True))
         if self.scale is not None:
             object.__setattr__(self, "scale", _finite(owner, "scale", self.scale))
+        _finite(owner, "slope", self.slope)  # a product or a quotient, which can overflow
 
     def __repr__(self) -> str:
         shown = [f"{name}={value:g}" for name, value in vars(self).items() if value is not None]
@@ -152,7 +154,8 @@ class SuperSpike(Surrogate):
     """``h(z) = scale / (1 + alpha * |z|)**2``; scale 1: :class:`FastSigmoid` under the name of its paper.
 
     Source: Zenke and Ganguli, "SuperSpike", Neural Computation 30, 2018. SpikingJelly's ``SuperSpike(alpha)``
-    has ``scale=alpha``; Norse's ``super`` is this one.
+    is ``SuperSpike(1, scale=alpha)``; Norse's ``super`` is this one, but for its release 1.1.0, which ignores
+    ``alpha`` and has 1 in its place.
 
     Raises:
         TypeError: an argument is not a number.
@@ -261,7 +264,8 @@ class Triangle(Surrogate):
 
     Source: Esser et al., "Convolutional networks for fast, energy-efficient neuromorphic computing", PNAS
     113, 2016; Bellec et al., NeurIPS 2018. SpikingJelly's ``PiecewiseQuadratic(alpha)``; Norse's
-    ``triangle(alpha)`` is ``Triangle(alpha, scale=1)``.
+    ``triangle(alpha)`` is ``Triangle(1, scale=alpha)``. snnTorch's ``triangular`` is another function, a
+    constant of either sign.
 
     Raises:
         TypeError: an argument is not a number.
@@ -390,7 +394,9 @@ class StraightThrough(Surrogate):
 
 @lru_cache(maxsize=64)
 def _table(samples: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(samples, dtype=dtype, device=device)
+    # Not an inference tensor, though the first call may be an inference: a backward pass could not save it.
+    with torch.inference_mode(False):
+        return torch.tensor(samples, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, repr=False)
@@ -399,8 +405,9 @@ class Custom(Surrogate):
 
     The function is called once, on points in float64, and not kept: the object pickles and compares by its
     samples. Between two samples ``spacing = 2 * reach / (points - 1)`` apart a line stands in, off by at most
-    ``max |h''| * spacing**2 / 8``; ``error_bound`` is the largest difference found at eight places between
-    each two. Beyond ``reach`` the end values hold, so ``reach`` should be where ``h`` has faded.
+    ``max |h''| * spacing**2 / 8``; ``error_bound`` is the largest difference, times ``|scale|``, found in
+    float64 at seven places between each two: measured, so that what is narrower than an eighth of the spacing
+    can escape it. Beyond ``reach`` the end values hold, so ``reach`` should be where ``h`` has faded.
 
     Args:
         function: ``h(z)``, elementwise on a float64 tensor of ``z = u - threshold``.
@@ -410,7 +417,7 @@ class Custom(Surrogate):
         name: what ``print`` shows; None: the function's name.
 
     Raises:
-        TypeError: ``function`` is not callable or returns no tensor, or a number is none.
+        TypeError: ``function`` is not callable or returns no tensor, a number is none, or ``name`` is no str.
         ValueError: ``function`` returns another shape or values that are not finite, or a number is out of
             its range.
     """
@@ -436,15 +443,20 @@ class Custom(Surrogate):
             raise TypeError(f"Custom: points must be an int, got {type(points).__name__}")
         if not 2 <= points <= 65536:
             raise ValueError(f"Custom: points must be in [2, 65536], got {points}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"Custom: name must be a str or None, got {type(name).__name__}")
         reach = _finite("Custom", "reach", reach, positive=True)
-        fine = _sample(function, torch.linspace(-reach, reach, 8 * (points - 1) + 1, dtype=torch.float64))
+        scale = None if scale is None else _finite("Custom", "scale", scale)
+        places = 8 * (points - 1) + 1
+        fine = _sample(function, torch.linspace(-reach, reach, places, dtype=torch.float64, device="cpu"))
         samples = fine[::8]
-        weight = torch.arange(8, dtype=torch.float64) / 8
+        weight = torch.arange(8, dtype=torch.float64, device="cpu") / 8
         lines = samples[:-1, None] + weight * (samples[1:] - samples[:-1])[:, None]
+        off = float((fine[:-1].view(-1, 8) - lines).abs().max())
         for key, value in (
             ("samples", tuple(samples.tolist())),
             ("reach", reach),
-            ("error_bound", float((fine[:-1].view(-1, 8) - lines).abs().max())),
+            ("error_bound", off * abs(1.0 if scale is None else scale)),
             ("name", name or getattr(function, "__name__", "function")),
             ("scale", scale),
         ):
@@ -459,9 +471,10 @@ class Custom(Surrogate):
         return 1.0
 
     def values(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        # torch.compile cannot look into a cache.
-        make = _table.__wrapped__ if torch.compiler.is_compiling() else _table
-        return make(self.samples, dtype, device)
+        # torch.compile cannot look into a cache, and a fake tensor must not outlive its trace in one.
+        if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor:
+            return torch.tensor(self.samples, dtype=dtype, device=device)
+        return _table(self.samples, dtype, device)
 
     def derivative(self, z: Tensor) -> Tensor:
         table = self.values(z.dtype, z.device)
@@ -480,7 +493,7 @@ class Custom(Surrogate):
 
 def _sample(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """``function(z)``, or raise unless it is a derivative that can be tabulated."""
-    with torch.no_grad():
+    with torch.enable_grad():  # the function may differentiate one of its own
         h = function(z)
     if not isinstance(h, Tensor):
         raise TypeError(f"Custom: function must return a tensor, got {type(h).__name__}")
@@ -490,4 +503,4 @@ def _sample(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         )
     if h.is_complex() or not bool(torch.isfinite(h).all()):
         raise ValueError("Custom: function must return finite real values between -reach and reach")
-    return h.to(torch.float64)
+    return h.detach().to(device="cpu", dtype=torch.float64)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lif_cuda import functional, reference
 from lif_cuda.surrogate import (
@@ -67,7 +68,7 @@ def test_names_of_other_libraries() -> None:
         (FastSigmoid(25.0), 1 / (25 * z.abs() + 1) ** 2),
         (SuperSpike(1.0, scale=3.0), 3 / (1 + z.abs()) ** 2),
         (Sigmoid(2 * 1.5, scale=4.0), 1 - torch.tanh(1.5 * z) ** 2),
-        (Triangle(0.8, scale=1.0), (1 - 0.8 * z.abs()).clamp(min=0)),
+        (Triangle(1.0, scale=0.8), 0.8 * torch.relu(1 - z.abs())),
         (Gaussian(1.2, scale=2 / math.sqrt(math.pi)), 2 / math.sqrt(math.pi) * torch.exp(-((1.2 * z) ** 2))),
     ):
         torch.testing.assert_close(surrogate.derivative(z), expected)
@@ -138,6 +139,50 @@ def test_a_table_in_the_kernels(dtype: torch.dtype) -> None:
     assert torch.equal(_single_step(functional.lif, z, surrogate), _single_step(reference.lif, z, surrogate))
 
 
+def test_the_error_bound_is_that_of_the_scaled_derivative() -> None:
+    plain, scaled = Custom(torch.cos, points=9), Custom(torch.cos, points=9, scale=-50.0)
+    assert plain.error_bound > 1e-3
+    assert scaled.error_bound == pytest.approx(50 * plain.error_bound)
+
+
+def test_a_table_may_be_made_by_autograd() -> None:
+    def derivative(z: Tensor) -> Tensor:
+        z = z.clone().requires_grad_()
+        return torch.autograd.grad(torch.sigmoid(4 * z).sum(), z)[0]
+
+    with torch.no_grad():
+        surrogate = Custom(derivative)
+    z = torch.linspace(-1.5, 1.5, 501, dtype=torch.float64)
+    torch.testing.assert_close(
+        surrogate.derivative(z), Sigmoid(4.0).derivative(z), rtol=0, atol=1.01 * surrogate.error_bound
+    )
+
+
+def test_a_table_first_read_in_a_trace_or_in_inference_is_an_ordinary_tensor() -> None:
+    cpu = torch.device("cpu")
+    traced, inferred = Custom(torch.cos, points=17), Custom(torch.cos, points=19)
+    with FakeTensorMode():
+        traced.values(torch.float32, cpu)
+    assert type(traced.values(torch.float32, cpu)) is Tensor
+    with torch.inference_mode():
+        inferred.values(torch.float32, cpu)
+    assert not inferred.values(torch.float32, cpu).is_inference()
+    assert inferred.values(torch.float32, cpu) is inferred.values(torch.float32, cpu)
+
+
+def test_a_table_does_not_depend_on_the_default_device() -> None:
+    with torch.device("meta"):
+        surrogate = Custom(torch.cos)
+    assert surrogate == Custom(torch.cos)
+
+
+def test_outside_a_rectangle_is_zero_without_a_sign() -> None:
+    z = torch.tensor([-3.0, 0.0, 3.0, math.nan])
+    h = Rectangle(scale=-2.0).derivative(z)
+    assert h.tolist() == [0.0, -2.0, 0.0, 0.0]
+    assert h.signbit().tolist() == [False, True, False, False]
+
+
 @pytest.mark.parametrize("surrogate", [*(f[0] for f in FORMULAS), Custom(torch.cos)], ids=repr)
 def test_they_are_values(surrogate: Surrogate) -> None:
     again = pickle.loads(pickle.dumps(surrogate))
@@ -158,6 +203,10 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Sigmoid("4"), TypeError, r"Sigmoid: alpha must be a number, got str"),  # type: ignore[arg-type]
     (lambda: Triangle(scale=math.inf), ValueError, r"Triangle: scale must be a finite number, got inf"),
     (lambda: StraightThrough(scale=math.nan), ValueError, r"StraightThrough: scale must be"),
+    (lambda: ATan(1.5e308), ValueError, r"ATan: slope must be a finite number, got inf"),
+    (lambda: Custom(torch.cos, reach=1e-320), ValueError, r"Custom: slope must be a finite number, got inf"),
+    (lambda: Custom(torch.cos, scale=math.inf), ValueError, r"Custom: scale must be a finite number"),
+    (lambda: Custom(torch.cos, name=3), TypeError, r"Custom: name must be a str or None, got int"),  # type: ignore[arg-type]
     (lambda: Custom(3), TypeError, r"Custom: function must be callable, got int"),  # type: ignore[arg-type]
     (lambda: Custom(torch.cos, points=1), ValueError, r"Custom: points must be in \[2, 65536\], got 1"),
     (lambda: Custom(torch.cos, points=2.0), TypeError, r"Custom: points must be an int"),  # type: ignore[arg-type]
