@@ -1,6 +1,7 @@
 """Calls of the whole family drawn by hypothesis, fused against the reference.
 
-A few hundred in the normal run. LIF_CUDA_FUZZ=20000 draws as many:
+Options, shapes, dtypes, layouts and outputs; and beside them which gradients are wanted, which arrive, and
+how those lie in memory. A few hundred in the normal run. LIF_CUDA_FUZZ=20000 draws as many:
 
     LIF_CUDA_FUZZ=20000 python -P -m pytest tests/test_fuzz.py
 """
@@ -8,14 +9,16 @@ A few hundred in the normal run. LIF_CUDA_FUZZ=20000 draws as many:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from family import SeededPick, assert_same, draw_case, flat, run
+from family import Case, Outcome, Pick, SeededPick, assert_same, draw_case, flat, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lif_cuda import NeuronState, functional, reference
 from lif_cuda.surrogate import ATan
@@ -48,6 +51,122 @@ class DrawnPick:
 def test_drawn_calls_equal_the_reference(data: st.DataObject, seed: int) -> None:
     case = draw_case(DrawnPick(data), seed)
     assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
+
+
+GRADIENT_LAYOUTS = (
+    "dense",
+    "of a sum",
+    "of a mean over time",
+    "a value for each step",
+    "axes reversed",
+    "every second",
+    "misaligned",
+)
+
+
+def laid_out(grad: Tensor, kind: str, time_dim: int) -> Tensor:
+    """A gradient that lies in memory as autograd hands over those of sums, means, transposes and slices."""
+    reverse = range(grad.dim())[::-1]
+    match kind:
+        case "of a sum":
+            return grad[(slice(0, 1),) * grad.dim()].expand_as(grad)
+        case "of a mean over time":
+            return grad.narrow(time_dim, 0, 1).expand_as(grad)
+        case "a value for each step":
+            first = tuple(slice(0, None if axis == time_dim else 1) for axis in range(grad.dim()))
+            return grad[first].expand_as(grad)
+        case "axes reversed":
+            return grad.permute(*reverse).contiguous().permute(*reverse)
+        case "every second":
+            return grad.repeat_interleave(2, -1)[..., ::2]
+        case "misaligned":
+            return torch.cat([grad.new_zeros(1), grad.reshape(-1)])[1:].view_as(grad)
+    return grad
+
+
+@dataclass
+class Use:
+    """How a call is differentiated, beyond what it computes."""
+
+    wanted: frozenset[str]  # of the inputs
+    strided: frozenset[str]  # states and parameters that are not contiguous
+    incoming: dict[str, str]  # results that have a gradient, and how that lies
+
+
+def draw_use(pick: Pick, case: Case) -> Use:
+    """Any subset of gradients wanted and given. May give each channel its own parameters, too."""
+    if case.x.dim() > ("steps" not in case.options) and pick.chance(0.3):
+        axes = [a for a in range(case.x.dim()) if "steps" in case.options or a != case.options["time_dim"]]
+        axis = pick.choice(axes)
+        case.options["channel_dim"] = pick.choice([axis, axis - case.x.dim()])
+        for name, value in case.parameters.items():
+            if isinstance(value, Tensor) and value.dim() == 1:
+                case.parameters[name] = torch.linspace(0.2, 0.9, case.x.shape[axis], dtype=value.dtype)
+    inputs = ["x", *case.states.keys() - {"silence"}, *case.parameters]
+    wanted = frozenset(name for name in sorted(inputs) if pick.chance(0.5)) or frozenset(
+        {pick.choice(inputs)}
+    )
+    strided = frozenset(name for name in sorted(inputs) if name != "x" and pick.chance(0.3))
+    results = [*case.outputs, *case.state_names]
+    incoming = {name: pick.choice(GRADIENT_LAYOUTS) for name in results if pick.chance(0.6)}
+    return Use(wanted, strided, incoming)
+
+
+def run_used(function: Callable[..., Any], case: Case, use: Use) -> Outcome:
+    """family.run, with gradients as ``use`` has them."""
+
+    def leaf(name: str, value: Any) -> Any:
+        return (
+            value.detach().clone().requires_grad_(name in use.wanted) if isinstance(value, Tensor) else value
+        )
+
+    def as_it_lies(name: str, value: Any) -> Any:
+        if name in use.strided and isinstance(value, Tensor):
+            return torch.stack([value, value.detach() + 1], -1)[..., 0]
+        return value
+
+    leaves = {name: leaf(name, value) for name, value in (case.states | case.parameters).items()}
+    x = leaf("x", case.x)
+    given = {name: as_it_lies(name, value) for name, value in leaves.items()}
+    states = {name: given[name] for name in case.states}
+    membrane: Any = None
+    if states:
+        membrane = NeuronState(**states) if len(case.state_names) > 1 else states["membrane"]
+    parameters = {name: given[name] for name in case.parameters}
+    result = function(case.view(x), **parameters, membrane=membrane, **case.options)
+    results = dict(zip([*case.outputs, *case.state_names], flat(result), strict=True))
+    generator = torch.Generator().manual_seed(case.seed)
+    pairs = []
+    for name, tensor in results.items():
+        grad = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        if tensor.requires_grad and name in use.incoming:
+            timed = name in ("spikes", "trace", "trace_before_reset")
+            if grad.numel() and grad.dim():
+                grad = laid_out(grad, use.incoming[name], case.options["time_dim"] if timed else 0)
+            pairs.append((tensor, grad))
+    if pairs:
+        torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+    gradients = {name: v.grad if isinstance(v, Tensor) else None for name, v in leaves.items()}
+    return Outcome(
+        {name: tensor.detach() for name, tensor in results.items()},
+        {"x": x.grad, **{name: gradients[name] for name in case.states}},
+        {name: gradients[name] for name in case.parameters},
+    )
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+@given(st.data(), st.integers(0, 2**31))
+def test_drawn_gradients_equal_the_reference(data: st.DataObject, seed: int) -> None:
+    pick = DrawnPick(data)
+    case = draw_case(pick, seed)
+    use = draw_use(pick, case)
+    actual, expected = run_used(functional.lif, case, use), run_used(reference.lif, case, use)
+    assert_same(actual, expected, case.x.dtype)
 
 
 @pytest.mark.parametrize("seed", range(300))

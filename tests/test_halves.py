@@ -34,8 +34,9 @@ def test_the_neuron_is_that_of_the_widened_input(dtype: torch.dtype, reset: str)
 
 
 # Spikes that differ from those of float64 on its own, unrounded input, per neuron-step, at most. Measured
-# over 4 million, of which 14 % fired: none in float32; 1.7e-4 and 3.3e-4 in float16 for T = 25 and 1000;
-# 1.2e-3 and 2.3e-3 in bfloat16.
+# over 8 million, of which 14 % fired: none in float32; 1.6e-4 and 3.1e-4 in float16 for T = 25 and 1000;
+# 1.2e-3 and 2.4e-3 in bfloat16. A flip moves a spike more often than it adds one: a neuron's count was off by
+# 5e-4 and 0.016 of a spike in float16, by 4e-3 and 0.12 in bfloat16.
 FLIPS = {
     (torch.float32, 25): 2e-6,
     (torch.float16, 25): 4e-4,
@@ -48,9 +49,10 @@ FLIPS = {
 
 @pytest.mark.parametrize(("dtype", "steps"), FLIPS, ids=str)
 def test_each_flipped_spike_is_a_threshold_crossing(dtype: torch.dtype, steps: int) -> None:
-    """Against float64: where no spike has flipped before, a flip needs a membrane near the threshold.
+    """Against float64: a neuron's first flip needs a membrane near the threshold.
 
-    Near is what the input's rounding can add up to in a membrane that decays by 0.9.
+    Near is, for each neuron and step, what the rounding of the input so far has left in a membrane that
+    decays by 0.9. Outside of that band the spikes are equal.
     """
     x = inputs(steps, 4_000_000 // steps // 25)
     exact = reference.lif(x, 0.9, output=("spikes", "trace_before_reset"), return_state=False)
@@ -58,14 +60,32 @@ def test_each_flipped_spike_is_a_threshold_crossing(dtype: torch.dtype, steps: i
     flipped = spikes != exact.spikes
     rate = flipped.double().mean().item()
     assert rate <= FLIPS[dtype, steps], f"{rate:.3g} of the spikes flipped"
+    assert flipped.any() == (dtype != torch.float32), "no flip to judge by"
+    # Rounding of the input, and of the arithmetic in float32.
+    errors = (x.to(dtype).double() - x).abs() + 4 * torch.finfo(torch.float32).eps
+    for t in range(1, steps):
+        errors[t] += 0.9 * errors[t - 1]
     first = flipped & (flipped.cumsum(0) == 1)
-    distance = (exact.trace_before_reset - 1).abs()[first]
-    error = torch.zeros_like(x[0])
-    largest = torch.zeros((), dtype=torch.float64)
-    for current in x:
-        # Rounding of the input, and of the arithmetic in float32.
-        error = (
-            0.9 * error + (current.to(dtype).double() - current).abs() + 4 * torch.finfo(torch.float32).eps
-        )
-        largest = torch.maximum(largest, error.max())
-    assert not len(distance) or distance.max() <= largest
+    distance = (exact.trace_before_reset - 1).abs()
+    assert (distance <= errors)[first].all()
+    # The band is narrow: it holds few of the steps, and so excuses little.
+    assert (distance <= errors).double().mean() < {torch.bfloat16: 0.05, torch.float16: 0.006}.get(
+        dtype, 1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_parameters_of_the_inputs_dtype(dtype: torch.dtype) -> None:
+    """They are widened too, and their gradients are sums in float32 that are rounded once."""
+    x = inputs(30, 257).to(dtype)
+    found = []
+    for kind in (dtype, torch.float32):
+        leaves = [torch.full((257,), value).to(dtype).to(kind).requires_grad_() for value in (0.9, 1.0, 0.8)]
+        beta, threshold, gain = leaves
+        out, state = functional.lif(x, beta, threshold, gain=gain, output="trace")
+        assert state.dtype == torch.float32
+        (out.float().square().sum() + state.sum()).backward()
+        found.append([out.float(), state, *(leaf.grad for leaf in leaves)])
+        assert all(leaf.grad.dtype == kind for leaf in leaves)
+    for narrow, wide in zip(*found, strict=True):
+        assert torch.equal(narrow, wide.to(narrow.dtype))
