@@ -29,6 +29,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"alpha": 0.6},
     {"kappa": 0.4, "rho": 0.7},
     {"alpha": 0.6, "kappa": 0.4, "rho": 0.7, "reset": "zero", "v_reset": 0.2, "rest": 0.1},
+    {"refractory": 2},
+    {"refractory": 1, "reset": "zero", "v_reset": 0.2, "alpha": 0.6, "kappa": 0.4, "rho": 0.7},
+    {"detach_reset": True},
+    {"detach_reset": True, "reset": "zero", "v_reset": 0.2},
+    {"detach_reset": True, "kappa": 0.4, "rho": 0.7, "gain": 0.8},
+    {"detach_reset": True, "delay_reset": True, "rest": 0.1},
+    {"detach_reset": True, "delay_reset": True, "reset": "zero", "v_reset": 0.2, "alpha": 0.6},
 ]
 
 
@@ -42,6 +49,36 @@ class SmoothSpike(torch.autograd.Function):
         return torch.sigmoid(surrogate.slope * (u - threshold))
 
     backward = reference._Spike.backward
+
+
+class FrozenResets:
+    """Smooth spikes that reset, where the reset is detached, by what they were in the first call.
+
+    A detached reset is a constant to autograd. To finite differences it is one only if it stays when the
+    inputs move. Takes the place of the reference's ``_Spike``.
+    """
+
+    def __init__(self) -> None:
+        self.used = False
+        self._first: list[Tensor] = []
+        self._next = 0
+
+    def start_call(self) -> None:
+        self._next = 0
+
+    def apply(self, u: Tensor, threshold: Tensor, surrogate: Sigmoid, strict: bool) -> Tensor:
+        s = SmoothSpike.apply(u, threshold, surrogate, strict)
+        if self._next == len(self._first):
+            self._first.append(s.detach())
+        frozen = self._first[self._next]
+        self._next += 1
+
+        def detach() -> Tensor:
+            self.used = True
+            return frozen
+
+        s.detach = detach
+        return s
 
 
 class SmoothReset(torch.autograd.Function):
@@ -69,7 +106,9 @@ class SmoothReset(torch.autograd.Function):
 def test_the_reference_differentiates_what_it_computes(
     options: dict[str, Any], outputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "_Spike", SmoothSpike)
+    spikes = FrozenResets()
+    detached = "detach_reset" in options
+    monkeypatch.setattr(reference, "_Spike", spikes if detached else SmoothSpike)
     monkeypatch.setattr(reference, "_ResetToValue", SmoothReset)
     torch.manual_seed(0)
     learned = [name for name in ("v_reset", "gain", "alpha", "kappa", "rho") if name in options]
@@ -79,16 +118,21 @@ def test_the_reference_differentiates_what_it_computes(
     size = 3
 
     def call(*tensors: Tensor) -> tuple[Tensor, ...]:
+        spikes.start_call()
         x, beta, threshold, *rest = tensors
         state = dict(zip(states, rest, strict=False))
         parameters = dict(zip(learned, rest[len(states) :], strict=True))
-        membrane: Any = NeuronState(**state) if len(states) > 1 else state["membrane"]
+        if "refractory" in options:
+            state["silence"] = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+        membrane: Any = NeuronState(**state) if len(state) > 1 else state["membrane"]
         out, final = reference.lif(
             x, beta, threshold, membrane, output=outputs, surrogate=SURROGATE, **parameters, **plain
         )
         found = out if isinstance(out, tuple) else (out,)
         ends = [s for s in final if s is not None] if isinstance(final, tuple) else [final]
-        return (*found, *ends)
+        # gradcheck passes over what has no graph: everything but the steps of silence must have one.
+        assert all(tensor.requires_grad for tensor in (*found, *ends[: len(states)]))
+        return (*found, *ends[: len(states)])
 
     tensors = [
         torch.randn(5, size, dtype=torch.float64),
@@ -98,3 +142,4 @@ def test_the_reference_differentiates_what_it_computes(
         *(torch.full((size,), options[name], dtype=torch.float64) for name in learned),
     ]
     assert torch.autograd.gradcheck(call, [t.requires_grad_() for t in tensors])
+    assert spikes.used == detached
