@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compare import assert_identical
 
 from lif_cuda import functional, reference
 
@@ -31,6 +32,27 @@ def test_the_neuron_is_that_of_the_widened_input(dtype: torch.dtype, reset: str)
     narrow.spikes.backward(grad)
     wide.spikes.backward(grad.float())
     assert torch.equal(half.grad, full.grad.to(dtype))
+
+
+@pytest.mark.parametrize("gain", [1.0, 1 / 3, 2.0**-12, 1e3])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_every_16_bit_number_goes_through_the_kernels(dtype: torch.dtype, gain: float) -> None:
+    """Widened, multiplied and rounded as torch does it: subnormal, overflowing, infinite and NaN ones too.
+
+    The SIMD levels have conversions of their own; an odd number of values ends in the general one.
+    """
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    numbers = torch.cat([numbers, numbers[:5]])
+    expected = (numbers.float() * torch.tensor(gain)).to(dtype)
+
+    def trace(x: torch.Tensor) -> torch.Tensor:
+        options = {"steps": 1, "gain": gain, "reset": "none", "output": "trace", "return_state": False}
+        return functional.lif(x, 0.0, 3e38, **options)
+
+    assert_identical(trace(numbers)[0], expected, "trace")
+    x = torch.zeros_like(numbers).requires_grad_()
+    trace(x).backward(numbers[None])
+    assert_identical(x.grad, expected, "gradient")
 
 
 # Spikes that differ from those of float64 on its own, unrounded input, per neuron-step, at most. Measured
