@@ -204,7 +204,11 @@ _MOST_PLANS = 4096
 
 
 def _key(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> Any:
-    """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option."""
+    """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option.
+
+    So do the numbers of the surrogate: one of a user's own may be equal to itself and have changed.
+    """
+    surrogate = options.surrogate
     return (
         x.shape,
         x.is_contiguous() or x.stride(),
@@ -212,6 +216,7 @@ def _key(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions)
         x.device,
         options,
         (*map(type, options),),
+        (surrogate.code, surrogate.slope, surrogate.height),
         (
             *[
                 (value.shape, value.dtype, value.device, value.layout)

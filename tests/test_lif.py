@@ -10,7 +10,7 @@ from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
 
 from lif_cuda import functional, reference
-from lif_cuda.surrogate import FastSigmoid
+from lif_cuda.surrogate import FastSigmoid, Surrogate
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -235,6 +235,36 @@ def test_nothing_is_saved_for_backward_but_the_input() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         functional.lif(x, 0.9)
     assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr()]
+
+
+class Annealed(Surrogate):
+    """A user's own surrogate, whose slope moves in training. The same object all the time."""
+
+    code = FastSigmoid.code
+    scale = None
+    slope = 1.0
+
+    def _height(self) -> float:
+        return self.slope / 2
+
+
+def test_nothing_remembered_of_a_call_goes_stale() -> None:
+    inputs = draw(20, (33,), torch.float32)
+    surrogate = Annealed()
+    outcomes = []
+    for slope in (1.0, 30.0):
+        surrogate.slope = slope
+        outcomes.append(run(functional.lif, inputs, surrogate=surrogate))
+        assert_same_numbers(outcomes[-1], run(reference.lif, inputs, surrogate=surrogate))
+    assert not torch.equal(outcomes[0].grad_x, outcomes[1].grad_x)
+    # Equal numbers of other types are other arguments.
+    functional.lif(inputs.x[0], 0.9, steps=1)
+    with pytest.raises(TypeError, match="steps must be an int"):
+        functional.lif(inputs.x[0], 0.9, steps=True)
+    # The same shape and strides, in another dtype, or with a parameter that lies otherwise.
+    beta = torch.linspace(0.1, 0.9, 66).view(33, 2)
+    for value in (beta[:, 0].contiguous(), beta[:, 0], beta[:, :1].t().reshape(33)):
+        assert_same_numbers(*both(inputs._replace(beta=value)))
 
 
 def test_steps_zero_returns_a_copy_of_the_state() -> None:
