@@ -106,10 +106,16 @@ def check_surrogate(value: object) -> None:
         )
 
 
-def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+def check_number(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    kind: str = "a number or a tensor",
+) -> float:
     """Return ``value`` as a float, or raise unless it is a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a tensor, got {_kind(value)}")
+        raise TypeError(f"{name} must be {kind}, got {_kind(value)}")
     if not (-math.inf < value < math.inf and low <= value <= high):
         where = f" in [{low:g}, {high:g}]" if math.isfinite(high) else ""
         raise ValueError(f"{name} must be a finite number{where}, got {value}")
@@ -208,7 +214,7 @@ def _check_options(
         check_flag(name, flag)
     if isinstance(rest, Tensor):
         raise TypeError("rest must be a number, got a tensor; shift the input instead")
-    check_number("rest", rest)
+    check_number("rest", rest, kind="a number")
     silent = check_int("refractory", refractory, 0)
     check_surrogate(surrogate)
     if delay_reset:
