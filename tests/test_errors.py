@@ -108,6 +108,63 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         ValueError,
         r"threshold must have one value for each of the 3 channels of x, got 5",
     ),
+    ("time_dim bool", {"time_dim": False}, TypeError, r"time_dim must be an int, got bool"),
+    (
+        "time_dim of a constant",
+        {"steps": 4, "time_dim": 4},
+        ValueError,
+        r"time_dim must be in \[-4, 3\] for the shape of x, got 4",
+    ),
+    ("channel_dim float", {"channel_dim": 1.0}, TypeError, r"channel_dim must be an int or None, got float"),
+    ("v_reset inf", {"reset": "zero", "v_reset": float("inf")}, ValueError, r"v_reset must be a finite num"),
+    (
+        "v_reset dtype",
+        {"reset": "zero", "v_reset": torch.zeros(5).double()},
+        TypeError,
+        r"v_reset must have the dtype of x.*got torch\.float64; convert it with \.to\(torch\.float32\)",
+    ),
+    ("gain length", {"gain": torch.ones(4)}, ValueError, r"gain must broadcast.*\(3, 5\), got shape \(4,\)"),
+    ("alpha str", {"alpha": "0.5"}, TypeError, r"alpha must be a number or a tensor, got str"),
+    ("kappa nan", {"kappa": float("nan"), "rho": 0.5}, ValueError, r"kappa must be a finite number, got nan"),
+    ("kappa bool", {"kappa": True, "rho": 0.5}, TypeError, r"kappa must be a number or a tensor, got bool"),
+    (
+        "rho device",
+        {"kappa": 0.1, "rho": torch.ones(5, device="meta")},
+        ValueError,
+        r"rho must be on the device of x, cpu, got meta; move it with \.to\('cpu'\)",
+    ),
+    (
+        "sparse beta",
+        {"beta": torch.ones(5).to_sparse()},
+        TypeError,
+        r"beta must be a dense \(strided\) tensor",
+    ),
+    ("rest str", {"rest": "0"}, TypeError, r"rest must be a number, got str"),
+    ("refractory bool", {"refractory": True}, TypeError, r"refractory must be an int, got bool"),
+    (
+        "state of a plain neuron",
+        {"membrane": NeuronState(torch.zeros(3, 5), torch.zeros(3, 5))},
+        TypeError,
+        r"membrane must be a torch\.Tensor, got lif_cuda\._check\.NeuronState",
+    ),
+    (
+        "states in a tuple",
+        {"refractory": 1, "membrane": (torch.zeros(3, 5), torch.zeros(3, 5))},
+        TypeError,
+        r"membrane must be a NeuronState with membrane, silence.*got tuple",
+    ),
+    (
+        "state dtype",
+        {"refractory": 1, "membrane": NeuronState(torch.zeros(3, 5), silence=torch.zeros(3, 5).long())},
+        TypeError,
+        r"membrane\.silence must have the dtype of x, torch\.float32, got torch\.int64",
+    ),
+    (
+        "state without a membrane",
+        {"alpha": 0.5, "membrane": NeuronState(None, torch.zeros(3, 5))},  # type: ignore[arg-type]
+        TypeError,
+        r"membrane must be a torch\.Tensor, got NoneType",
+    ),
     ("strict", {"strict": "yes"}, TypeError, r"strict must be True or False, got str"),
     ("decay_input", {"decay_input": 0}, TypeError, r"decay_input must be True or False, got int"),
     ("delay_reset", {"delay_reset": 1}, TypeError, r"delay_reset must be True or False, got int"),
@@ -193,9 +250,12 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
 def test_calls(
     function: Callable[..., Any], change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    arguments: dict[str, Any] = {"x": X, "beta": 0.9, **change}
-    with pytest.raises(error, match=message):
-        function(**arguments)
+    # After a call that is right: what is remembered of it must not let a wrong one pass, once or twice.
+    right: dict[str, Any] = {"x": X, "beta": 0.9}
+    for _ in range(2):
+        function(**right)
+        with pytest.raises(error, match=message):
+            function(**(right | change))
 
 
 def test_a_device_without_kernels() -> None:
