@@ -91,6 +91,37 @@ def run(function: Callable[..., Any], inputs: Inputs, **options: Any) -> Outcome
     return Outcome(out.detach(), final.detach(), *map(gradient, (x, membrane, beta, threshold)))
 
 
+GRADIENT_LAYOUTS = (
+    "dense",
+    "of a sum",
+    "of a mean over time",
+    "a value for each step",
+    "axes reversed",
+    "every second",
+    "misaligned",
+)
+
+
+def laid_out(grad: Tensor, kind: str, time_dim: int) -> Tensor:
+    """A gradient that lies in memory as autograd hands over those of sums, means, transposes and slices."""
+    reverse = range(grad.dim())[::-1]
+    match kind:
+        case "of a sum":
+            return grad[(slice(0, 1),) * grad.dim()].expand_as(grad)
+        case "of a mean over time":
+            return grad.narrow(time_dim, 0, 1).expand_as(grad)
+        case "a value for each step":
+            first = tuple(slice(0, None if axis == time_dim else 1) for axis in range(grad.dim()))
+            return grad[first].expand_as(grad)
+        case "axes reversed":
+            return grad.permute(*reverse).contiguous().permute(*reverse)
+        case "every second":
+            return grad.repeat_interleave(2, -1)[..., ::2]
+        case "misaligned":
+            return torch.cat([grad.new_zeros(1), grad.reshape(-1)])[1:].view_as(grad)
+    return grad
+
+
 def assert_identical(actual: Tensor | None, expected: Tensor | None, what: str) -> None:
     """Bit for bit, NaN where NaN is; the message says how many elements differ and where."""
     if actual is None or expected is None:

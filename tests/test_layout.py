@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from compare import GRADIENT_LAYOUTS, assert_identical, laid_out
 from torch import Tensor
 
 from lif_cuda import LIF, ReferenceLIF, _layout, functional, reference
@@ -59,6 +61,44 @@ def test_layouts(make: Callable[[], Tensor], time_dim: int, as_it_lies: bool) ->
         results.append((out, membrane, grad))
     for fused, expected in zip(*results, strict=True):
         assert torch.equal(fused, expected)
+
+
+@pytest.mark.parametrize("kind", GRADIENT_LAYOUTS)
+@pytest.mark.parametrize(("make", "time_dim"), [r[1:3] for r in LAYOUTS], ids=[r[0] for r in LAYOUTS])
+def test_layouts_of_gradients(make: Callable[[], Tensor], time_dim: int, kind: str) -> None:
+    """Of a series and of what has no time axis, beside an input that lies in its own way."""
+    x = make()
+    time = time_dim % x.dim()
+    generator = torch.Generator().manual_seed(0)
+    grads = []
+    for function in (functional.lif, reference.lif):
+        leaf = x.detach().requires_grad_()
+        out, membrane = function(leaf, 0.9, time_dim=time_dim, output=("spikes", "count"))
+        generator.manual_seed(0)
+        arriving = [torch.randn(tensor.shape, generator=generator) for tensor in (*out, membrane)]
+        if x.numel():
+            arriving = [laid_out(g, kind, t) for g, t in zip(arriving, (time, 0, 0), strict=True)]
+        grads.append(torch.autograd.grad((*out, membrane), leaf, arriving)[0])
+    assert_identical(*grads, "gradient of x")
+
+
+@pytest.mark.parametrize("time_dim", [0, 1])
+@pytest.mark.parametrize("kind", ["dense", "of a sum", "of a mean over time", "a value for each step"])
+def test_gradients_are_not_copied(kind: str, time_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What autograd hands over with strides of 0 goes to the kernel so: nothing is written out in full."""
+    arrived: list[Tensor] = []
+    backward = functional._ops.lif_backward
+
+    def watched(*arguments: Any) -> list[Tensor]:
+        arrived.extend(t for a in arguments if isinstance(a, list) for t in a if isinstance(t, Tensor))
+        return backward(*arguments)
+
+    monkeypatch.setattr(functional._ops, "lif_backward", watched)
+    x = images().transpose(0, time_dim).contiguous().requires_grad_()
+    out = functional.lif(x, 0.9, time_dim=time_dim, return_state=False)
+    grad = laid_out(torch.randn(out.shape), kind, time_dim)
+    out.backward(grad)
+    assert [t.untyped_storage().data_ptr() for t in arrived] == [grad.untyped_storage().data_ptr()]
 
 
 @pytest.mark.parametrize("time_dim", [0, 1])
