@@ -47,6 +47,8 @@ class DrawnPick:
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
+    # The same draws in every normal run; a long run draws its own.
+    derandomize=EXAMPLES == 300,
 )
 @given(st.data(), st.integers(0, 2**31))
 def test_drawn_calls_equal_the_reference(data: st.DataObject, seed: int) -> None:
