@@ -131,6 +131,7 @@ def run_used(function: Callable[..., Any], case: Case, use: Use) -> Outcome:
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
+    derandomize=EXAMPLES == 300,
 )
 @given(st.data(), st.integers(0, 2**31))
 def test_drawn_gradients_equal_the_reference(data: st.DataObject, seed: int) -> None:
