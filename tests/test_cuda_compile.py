@@ -158,6 +158,16 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     return compile_all(nvcc, tmp_path_factory.mktemp("cuda"))
 
 
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_120"])
+def test_oldest_and_newest_compile(architecture: str, tmp_path: Path) -> None:
+    """The build adds whatever device it sees, so what the others lack must not be needed."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no CUDA compiler (nvcc) on PATH")
+    printed = compile_to(nvcc, "cubin", architecture, tmp_path / "kernels.cubin")
+    assert set(usage(printed)) == KERNELS
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_spills(compiled: Compiled, architecture: str) -> None:
     """Also no stack frame: an array that is indexed at run time would leave the registers."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ SANITIZED = os.environ.get("LIF_HOST_CUDA_SANITIZE") == "1"
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WIDTH = {torch.float32: 4, torch.float64: 2, torch.float16: 4, torch.bfloat16: 4}
-LONGEST_CHUNK = 113  # of 128 threads * 16 bytes in 227 KiB
+LONGEST_CHUNK = 454  # of 32 threads * 16 bytes in 227 KiB
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,28 @@ def test_longest_chunk(kernels: HostKernels) -> None:
                 torch.ops.lif_cuda_on_host.lif_backward(*call)
         else:
             torch.ops.lif_cuda_on_host.lif_backward(*call)
+
+
+@pytest.mark.parametrize("size", [64 * 1024, 99 * 1024], ids=["7.5", "8.6 and 12.0"])
+def test_devices_of_little_shared_memory(kernels: HostKernels, size: int) -> None:
+    """The neuron that keeps most, in fp64 and in the longest chunk, in the blocks that fit such a device."""
+    x = torch.randn(28, 300, dtype=torch.float64)
+
+    def call(backend: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        spikes = backend(
+            leaf, 0.9, alpha=0.8, kappa=0.3, rho=0.9, refractory=2, threshold=0.5, return_state=False
+        )
+        (spikes * torch.linspace(-1, 1, 300, dtype=torch.float64)).sum().backward()
+        assert leaf.grad is not None
+        return spikes, leaf.grad
+
+    expected = call(reference.lif)
+    with kernels.shared_memory(size):
+        found = call(functional.lif)
+        assert kernels.last_kernel == "general"
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_poison_is_there(kernels: HostKernels) -> None:

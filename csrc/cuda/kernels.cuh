@@ -85,15 +85,22 @@ LIF_FN Pack<S, W> load_or_zero(const S* from, int64_t neuron) {
   return from != nullptr ? load<W>(from + neuron) : splat<S, W>(S(0));
 }
 
-// A parameter's values for the thread's neurons: two divisions for all T steps. They may straddle the end of
-// a period, so each is read by itself.
+// A parameter's values for the thread's neurons: two divisions for all of them and all T steps. The neurons
+// may straddle the end of a channel and of a period, so each value is read by itself.
 template <int W, typename S>
 LIF_FN Pack<S, W> load_parameter(const Parameter<S>& parameter, int64_t neuron) {
   Pack<S, W> pack = splat<S, W>(parameter.value);
   if (parameter.values != nullptr) {
+    const int64_t channel = parameter.repeat == 1 ? neuron : neuron / parameter.repeat;
+    int64_t within = neuron - channel * parameter.repeat;
+    int64_t at = channel % parameter.period;
 #pragma unroll
     for (int w = 0; w < W; ++w) {
-      pack.at[w] = parameter.values[(neuron + w) / parameter.repeat % parameter.period];
+      pack.at[w] = parameter.values[at];
+      if (++within == parameter.repeat) {
+        within = 0;
+        at = at + 1 == parameter.period ? 0 : at + 1;
+      }
     }
   }
   return pack;
@@ -149,7 +156,12 @@ LIF_FN S surrogate(S z, const Surrogate<S>& surrogate) {
 
 // Add a thread's spikes to those of all neurons. Integers: no order of additions changes the sum.
 LIF_FN void add_to_total(int64_t* total, unsigned spikes) {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  // Turing has no reduction over a warp: one addition a neuron that fired, once for all T steps.
+  if (spikes > 0) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(total), static_cast<unsigned long long>(spikes));
+  }
+#elif defined(__CUDA_ARCH__)
   // One addition a warp; threads behind the last neuron have left.
   const unsigned mask = __activemask();
   const unsigned sum = __reduce_add_sync(mask, spikes);
@@ -669,7 +681,9 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   const int b_slot = 1 + slot_of(options, kAdaptation);
   const int q_slot = 1 + slot_of(options, kSilence);
   const T* x = start_of(args.x, place);
+  const int64_t x_stride = args.x.time_stride;
   const T* g_spikes = start_of(args.grad_spikes, place);
+  const int64_t g_stride = args.grad_spikes.time_stride;
   const T* g_trace = start_of(args.grad_trace, place);
   const T* g_trace_before = start_of(args.grad_trace_before, place);
   T* grad_x = start_of(args.grad_x, place);
@@ -677,6 +691,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
 
   const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
   const S constant = constant_gradient<1>(args, place).at[0];
+  const bool by_gain = args.grad_parameter[kGain] != nullptr;
   const bool timed = args.grad_first.data != nullptr;
   const S grad_first = timed ? *start_of(args.grad_first, place) : S(0);
   const S first_spike = timed ? args.first[neuron] : S(0);
@@ -700,23 +715,53 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       const int64_t slot = (chunk - 1) * states_of(options) + slot_of(options, state);
       return args.checkpoints + slot * neurons(args.extent) + neuron;
     });
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t at = t - begin;
-      kept_at(at, 1) = own.v;
-      if (options.synapse) {
-        kept_at(at, i_slot) = own.i;
+    T ahead[kAhead];
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      ahead[j] = begin + j < end ? x[(begin + j) * x_stride] : T{};
+    }
+    for (int64_t first = begin; first < end; first += kAhead) {
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        const int64_t t = first + j;
+        if (t >= end) {
+          break;
+        }
+        const int64_t at = t - begin;
+        const S current = lif::widen(ahead[j]);
+        if (x_stride != 0 && t + kAhead < end) {
+          ahead[j] = x[(t + kAhead) * x_stride];
+        }
+        kept_at(at, 1) = own.v;
+        if (options.synapse) {
+          kept_at(at, i_slot) = own.i;
+        }
+        if (options.adaptive) {
+          kept_at(at, b_slot) = own.b;
+        }
+        if (options.refractory > 0) {
+          kept_at(at, q_slot) = own.q;
+        }
+        kept_at(at, 0) = step_any(own, options, current).u;
       }
-      if (options.adaptive) {
-        kept_at(at, b_slot) = own.b;
-      }
-      if (options.refractory > 0) {
-        kept_at(at, q_slot) = own.q;
-      }
-      kept_at(at, 0) = step_any(own, options, lif::widen(x[t * args.x.time_stride])).u;
     }
 
+    const auto load_gradient = [&](int64_t t) {
+      return g_spikes == nullptr || t < begin ? T{} : g_spikes[t * g_stride];
+    };
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      ahead[j] = load_gradient(end - 1 - j);
+    }
+    // The ring turns by one a step: the body is too long to be unrolled over it.
     for (int64_t t = end - 1; t >= begin; --t) {
       const int64_t at = t - begin;
+      const T incoming = ahead[0];
+#pragma unroll
+      for (int j = 0; j + 1 < kAhead; ++j) {
+        ahead[j] = ahead[j + 1];
+      }
+      ahead[kAhead - 1] = load_gradient(t - kAhead);
       const S u = kept_at(at, 0);
       const S v = kept_at(at, 1);
       const S i = options.synapse ? kept_at(at, i_slot) : S(0);
@@ -726,7 +771,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       const S s = silent ? S(0) : fire(u, theta, options.strict);
       const S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
 
-      S g = g_spikes == nullptr ? S(0) : lif::widen(g_spikes[t * args.grad_spikes.time_stride]);
+      S g = lif::widen(incoming);
       if (timed) {
         g = add(g, first_spike_gradient(later, first_spike, static_cast<S>(t)));
         later = first_spike_earlier(grad_first, later, s);
@@ -773,9 +818,11 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       }
       grad_beta = add(grad_beta, mul(d, options.rest == S(0) ? from : sub(from, options.rest)));
 
-      const S x_now = lif::widen(x[t * args.x.time_stride]);
-      const S input = options.synapse ? synapse(own.alpha, i, x_now) : x_now;
-      grad_gain = add(grad_gain, mul(d, input));
+      if (by_gain) {  // only here is x read a second time
+        const S x_now = lif::widen(x[t * x_stride]);
+        const S input = options.synapse ? synapse(own.alpha, i, x_now) : x_now;
+        grad_gain = add(grad_gain, mul(d, input));
+      }
       S dx = mul(own.gain, d);
       if (options.synapse) {
         dx = add(dx, grad_current);

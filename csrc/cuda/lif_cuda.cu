@@ -74,6 +74,9 @@ bool fits_wide(const Backward<T>& args) {
                   .pointer(args.grad_parameter[kThreshold]));
 }
 
+// A block of backward is halved down to one warp where its columns do not fit the shared memory.
+constexpr int kFewestThreads = 32;
+
 int64_t blocks_for(const Extent& extent, int width, int threads) {
   const int64_t per_block = static_cast<int64_t>(width) * threads;
   return (neurons(extent) + per_block - 1) / per_block;
@@ -115,9 +118,15 @@ cudaError_t backward_on(void (*kernel)(Backward<T>), int width, int kept, Backwa
       error != cudaSuccess) {
     return error;
   }
-  const auto bytes = static_cast<size_t>(args.chunk * kept * width * kBackwardThreads) * sizeof(StateOf<T>);
-  const auto blocks = static_cast<unsigned>(blocks_for(args.extent, width, kBackwardThreads));
-  kernel<<<blocks, kBackwardThreads, bytes, stream>>>(args);
+  // A neuron of five kept values in fp64 takes 140 KiB for 28 steps of 128 threads; devices below 9.0 but 8.0
+  // have 64 or 99. Fewer threads a block need less.
+  const auto column = static_cast<size_t>(args.chunk * kept * width) * sizeof(StateOf<T>);
+  int threads = kBackwardThreads;
+  while (threads > kFewestThreads && column * threads > static_cast<size_t>(most_shared_bytes())) {
+    threads /= 2;
+  }
+  const auto blocks = static_cast<unsigned>(blocks_for(args.extent, width, threads));
+  kernel<<<blocks, threads, column * threads, stream>>>(args);
   return cudaGetLastError();
 }
 
@@ -148,7 +157,7 @@ int launch_backward(const Backward<T>& args, void* stream) {
 template <typename T>
 int64_t longest_chunk(const Neuron<StateOf<T>>& neuron) {
   const int64_t values = std::max<int64_t>(kWide<T>, kept_values(neuron));
-  return most_shared_bytes() / (values * kBackwardThreads * static_cast<int64_t>(sizeof(StateOf<T>)));
+  return most_shared_bytes() / (values * kFewestThreads * static_cast<int64_t>(sizeof(StateOf<T>)));
 }
 
 template int launch_forward<float>(const Forward<float>&, void*);

@@ -66,6 +66,7 @@ struct Launch {
 };
 inline Launch last_launch;
 inline std::string fault;
+inline int shared_optin = kSharedOptin;  // at the most kSharedOptin
 inline int multiprocessors = 1;  // so few that the smallest grid is wide where it can be
 inline cudaError_t last_error = cudaSuccess;
 inline std::map<const void*, int> shared_limit;
@@ -136,7 +137,7 @@ inline cudaError_t cudaGetLastError() {
 
 template <typename Args>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Args), cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > host_cuda::kSharedOptin) {
+  if (bytes < 0 || bytes > host_cuda::shared_optin) {
     return cudaErrorInvalidValue;
   }
   host_cuda::shared_limit[reinterpret_cast<const void*>(kernel)] = bytes;
@@ -149,6 +150,6 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  *value = which == cudaDevAttrMultiProcessorCount ? host_cuda::multiprocessors : host_cuda::kSharedOptin;
+  *value = which == cudaDevAttrMultiProcessorCount ? host_cuda::multiprocessors : host_cuda::shared_optin;
   return cudaSuccess;
 }

@@ -96,6 +96,11 @@ __attribute__((visibility("default"))) void host_set_multiprocessors(int count) 
   host_cuda::multiprocessors = count;
 }
 
+// Shared memory that a block of it may ask for, in bytes.
+__attribute__((visibility("default"))) void host_set_shared_optin(int bytes) {
+  host_cuda::shared_optin = bytes;
+}
+
 __attribute__((visibility("default"))) int64_t host_longest_chunk() {
   return lif::cuda::longest_chunk<float>({});
 }

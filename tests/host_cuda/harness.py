@@ -70,6 +70,15 @@ class HostKernels:
         finally:
             self._library.host_set_multiprocessors(1)
 
+    @contextmanager
+    def shared_memory(self, size: int) -> Iterator[None]:
+        """Let a block of the device ask for so many bytes of shared memory."""
+        self._library.host_set_shared_optin(size)
+        try:
+            yield
+        finally:
+            self._library.host_set_shared_optin(227 * 1024)
+
 
 def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
     """Compile in ``folder`` with the flags of the build, and load."""
