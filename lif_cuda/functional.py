@@ -2,193 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _check, _layout, _ops
+from . import _check, _layout, _ops, _transforms
+from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
 from .surrogate import Surrogate
 
-_STATES = NeuronState._fields
-_SERIES = ("spikes", "trace", "trace_before_reset")
-# The order in which lif_backward takes incoming gradients.
-_INCOMING = (*_SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
-_NOT_DIFFERENTIABLE = ("total", "silence")
-
-
-class _Call(NamedTuple):
-    """What a call is besides its tensors."""
-
-    numbers: list[float]
-    layout: Layout
-    reset: int
-    traits: int
-    refractory: int
-    rest: float
-    surrogate: int
-    slope: float
-    scale: float
-    results: tuple[str, ...]  # what is returned, in the order of the operator
-    slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
-
-    def described(self, steps: int) -> tuple[Any, ...]:
-        """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
-        return (
-            self.layout.time_dim,
-            steps,
-            self.layout.time_first,
-            self.reset,
-            self.traits,
-            self.refractory,
-            self.rest,
-        )
-
-    def spread(self, given: Sequence[Tensor]) -> list[Tensor | None]:
-        """The given tensors at their places, None at the others."""
-        tensors: list[Tensor | None] = [None] * 12
-        for slot, tensor in zip(self.slots, given, strict=True):
-            tensors[slot] = tensor
-        return tensors
-
-
-_FIRST_PARAMETER, _TABLE = 4, 11
-# The bits of Wanted, by slot. The steps of silence and the table have no gradient.
-_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
-
-
-class _FusedLIF(torch.autograd.Function):
-    """The fused operators under autograd.
-
-    Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
-    every few dozen steps. The ctx-style signature costs a third of the ``setup_context`` one.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, call: _Call, steps: int, every: int, x: Tensor, *given: Tensor
-    ) -> tuple[Tensor, ...]:
-        # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
-        # stand beside the call, and the numbers of the call have been made floats before.
-        results = _run(x, given, call, steps, every)
-        results, checkpoints = results[: len(call.results)], results[len(call.results) :]
-        first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
-        ctx.save_for_backward(x, checkpoints[0] if checkpoints else None, first, *given)
-        ctx.call = call
-        ctx.steps = steps
-        ctx.every = every
-        ctx.set_materialize_grads(False)
-        fixed = [
-            tensor for name, tensor in zip(call.results, results, strict=True) if name in _NOT_DIFFERENTIABLE
-        ]
-        if fixed:
-            ctx.mark_non_differentiable(*fixed)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        call: _Call = ctx.call
-        x, checkpoints, first, *given = ctx.saved_tensors
-        _, _, _, need_x, *needed = ctx.needs_input_grad
-        incoming = {name: grad for name, grad in zip(call.results, grads, strict=True) if grad is not None}
-        wanted = int(need_x)
-        for slot, need in zip(call.slots, needed, strict=True):
-            wanted += _WANTED_BITS[slot] * need
-        if not incoming or not wanted:
-            return (None,) * len(ctx.needs_input_grad)
-        tensors = call.spread(given)
-        with torch.no_grad():
-            computed = _ops.lif_backward(
-                x,
-                tensors[:_FIRST_PARAMETER],
-                tensors[_FIRST_PARAMETER:_TABLE],
-                call.numbers,
-                *call.described(ctx.steps),
-                checkpoints,
-                ctx.every,
-                first,
-                [_incoming(name, incoming.get(name), call.layout) for name in _INCOMING],
-                call.surrogate,
-                call.slope,
-                call.scale,
-                tensors[_TABLE],
-                wanted,
-            )
-        if need_x and ctx.steps < 0 and call.layout.time_first:
-            computed[0] = computed[0].movedim(0, call.layout.time_dim)
-        if torch.is_grad_enabled():
-            computed = _NoDoubleBackward.apply(len(computed), *computed, x, *given)
-        gradients = iter(computed)
-        return (
-            None,
-            None,
-            None,
-            next(gradients) if need_x else None,
-            *(
-                next(gradients) if need and _WANTED_BITS[slot] else None
-                for slot, need in zip(call.slots, needed, strict=True)
-            ),
-        )
-
-
-class _NoDoubleBackward(torch.autograd.Function):
-    """The identity on gradients, whose own gradient is refused.
-
-    ``once_differentiable`` stays silent where the incoming gradient needs none itself, and the second
-    derivative would be silently zero.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(t.view_as(t) for t in tensors[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise NotImplementedError(
-            "the fused LIF has no second derivative: its surrogate gradient is defined for one "
-            "backward pass. Use lif_cuda.ReferenceLIF where create_graph=True is needed, or detach "
-            "the gradient"
-        )
-
-
-def _run(x: Tensor, given: Sequence[Tensor], call: _Call, steps: int, every: int) -> list[Tensor]:
-    """The results of a call, and the checkpoints after them if there are any."""
-    outputs = sum([_ops.OUTPUTS[name] for name in call.results])
-    if every:
-        outputs |= _ops.OUTPUTS["checkpoints"]
-    tensors = call.spread(given)
-    results: list[Tensor] = _ops.lif_forward(
-        x,
-        tensors[:_FIRST_PARAMETER],
-        tensors[_FIRST_PARAMETER:_TABLE],
-        call.numbers,
-        *call.described(steps),
-        outputs,
-        every,
-    )
-    return results
-
-
-def _incoming(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
-    """A gradient of an output as the kernels read it."""
-    if grad is None:
-        return None
-    if name in _STATES:
-        return grad.contiguous()
-    timed = name in _SERIES
-    if timed and layout.time_first:
-        grad = grad.movedim(0, layout.time_dim)
-    return _layout.as_rows(grad, layout.time_dim, timed)
-
 
 class _Plan(NamedTuple):
     """What follows from the options and the shapes of a call: its checks, made once for all like it."""
 
-    call: _Call
+    call: Call
     layout: Layout
     features: torch.Size
     channel_dim: int | None
@@ -272,12 +102,12 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
     outputs = _check.output_names(options.output)
     names = tuple(checked.states)
     asked = [name for name in _check.OUTPUTS if name in outputs]
-    slots = [_STATES.index(name) for name in names if checked.states[name] is not None]
+    slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     by_tensor = [isinstance(value, Tensor) for value in checked.parameters]
     if options.decay_input and by_tensor[0]:
         by_tensor[Parameters._fields.index("gain")] = True
-    slots += [_FIRST_PARAMETER + i for i, tensor in enumerate(by_tensor) if tensor]
-    call = _Call(
+    slots += [FIRST_PARAMETER + i for i, tensor in enumerate(by_tensor) if tensor]
+    call = Call(
         [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in checked.parameters],
         layout,
         _ops.RESETS[options.reset],
@@ -449,23 +279,27 @@ def lif(
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
     given_steps = -1 if steps is None else steps
-    if differentiate:
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if differentiate or transformed:
         length = x.shape[layout.time_dim] if steps is None else steps
         every = _ops.checkpoint_interval(length, x.device.type)
         table = surrogate.values(plan.state_dtype, x.device)
         if table is not None:
-            call = call._replace(slots=(*call.slots, _TABLE))
+            call = call._replace(slots=(*call.slots, TABLE))
             given.append(table)
-        results = _FusedLIF.apply(call, given_steps, every, x, *given)
+        if transformed:
+            results = _transforms.Forward.apply(call, given_steps, every, x, *given)[: len(call.results)]
+        else:
+            results = FusedLIF.apply(call, given_steps, every, x, *given)
     else:
-        results = _run(x, given, call, given_steps, 0)
+        results = run(x, given, call, given_steps, 0)
     if layout.output is None and layout.state is None:
         found = dict(zip(call.results, results, strict=True))
     else:
         found = {
             name: _layout.arrange(
                 tensor,
-                layout.output if name in _SERIES else layout.state if name != "total" else None,
+                layout.output if name in SERIES else layout.state if name != "total" else None,
             )
             for name, tensor in zip(call.results, results, strict=True)
         }

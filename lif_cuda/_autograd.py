@@ -1,0 +1,200 @@
+"""The operators under autograd: what is saved for the backward pass, and what comes back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _layout, _ops
+from ._check import NeuronState
+from ._layout import Layout
+
+STATES = NeuronState._fields
+SERIES = ("spikes", "trace", "trace_before_reset")
+# The order in which lif_backward takes incoming gradients.
+INCOMING = (*SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
+NOT_DIFFERENTIABLE = ("total", "silence")
+
+
+class Call(NamedTuple):
+    """What a call is besides its tensors."""
+
+    numbers: list[float]
+    layout: Layout
+    reset: int
+    traits: int
+    refractory: int
+    rest: float
+    surrogate: int
+    slope: float
+    scale: float
+    results: tuple[str, ...]  # what is returned, in the order of the operator
+    slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
+
+    def described(self, steps: int) -> tuple[Any, ...]:
+        """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
+        return (
+            self.layout.time_dim,
+            steps,
+            self.layout.time_first,
+            self.reset,
+            self.traits,
+            self.refractory,
+            self.rest,
+        )
+
+    def spread(self, given: Sequence[Tensor]) -> list[Tensor | None]:
+        """The given tensors at their places, None at the others."""
+        tensors: list[Tensor | None] = [None] * 12
+        for slot, tensor in zip(self.slots, given, strict=True):
+            tensors[slot] = tensor
+        return tensors
+
+
+FIRST_PARAMETER, TABLE = 4, 11
+# The bits of Wanted, by slot. The steps of silence and the table have no gradient.
+_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
+
+
+class FusedLIF(torch.autograd.Function):
+    """The fused operators under autograd.
+
+    Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
+    every few dozen steps. The ctx-style signature costs a third of the ``setup_context`` one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, steps: int, every: int, x: Tensor, *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
+        # stand beside the call, and the numbers of the call have been made floats before.
+        results = run(x, given, call, steps, every)
+        results, checkpoints = results[: len(call.results)], results[len(call.results) :]
+        first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
+        ctx.save_for_backward(x, checkpoints[0] if checkpoints else None, first, *given)
+        ctx.call = call
+        ctx.steps = steps
+        ctx.every = every
+        ctx.set_materialize_grads(False)
+        fixed = [
+            tensor for name, tensor in zip(call.results, results, strict=True) if name in NOT_DIFFERENTIABLE
+        ]
+        if fixed:
+            ctx.mark_non_differentiable(*fixed)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        def computed(*arguments: Any) -> Sequence[Tensor]:
+            with torch.no_grad():
+                gradients: Sequence[Tensor] = _ops.lif_backward(*arguments)
+            if torch.is_grad_enabled():
+                x, _, _, *given = ctx.saved_tensors
+                gradients = _NoDoubleBackward.apply(len(gradients), *gradients, x, *given)
+            return gradients
+
+        return gradients_of(ctx, grads, computed)
+
+
+def gradients_of(
+    ctx: Any, grads: Sequence[Tensor | None], backward: Callable[..., Sequence[Tensor]]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the inputs of ``FusedLIF.forward``; ``backward`` is called as the operator is."""
+    call: Call = ctx.call
+    x, checkpoints, first, *given = ctx.saved_tensors
+    _, _, _, need_x, *needed = ctx.needs_input_grad
+    # Behind the results there may be checkpoints, which have no gradient.
+    incoming = {name: grad for name, grad in zip(call.results, grads, strict=False) if grad is not None}
+    wanted = int(need_x)
+    for slot, need in zip(call.slots, needed, strict=True):
+        wanted += _WANTED_BITS[slot] * need
+    if not incoming or not wanted:
+        return (None,) * len(ctx.needs_input_grad)
+    tensors = call.spread(given)
+    computed = backward(
+        x,
+        tensors[:FIRST_PARAMETER],
+        tensors[FIRST_PARAMETER:TABLE],
+        call.numbers,
+        *call.described(ctx.steps),
+        checkpoints,
+        ctx.every,
+        first,
+        [incoming_rows(name, incoming.get(name), call.layout) for name in INCOMING],
+        call.surrogate,
+        call.slope,
+        call.scale,
+        tensors[TABLE],
+        wanted,
+    )
+    gradients = iter(computed)
+    dx = next(gradients) if need_x else None
+    if dx is not None and ctx.steps < 0 and call.layout.time_first:
+        dx = dx.movedim(0, call.layout.time_dim)
+    return (
+        None,
+        None,
+        None,
+        dx,
+        *(
+            next(gradients) if need and _WANTED_BITS[slot] else None
+            for slot, need in zip(call.slots, needed, strict=True)
+        ),
+    )
+
+
+NO_SECOND_DERIVATIVE = (
+    "the fused LIF has no second derivative: its surrogate gradient is defined for one "
+    "backward pass. Use lif_cuda.ReferenceLIF where create_graph=True is needed, or detach "
+    "the gradient"
+)
+
+
+class _NoDoubleBackward(torch.autograd.Function):
+    """The identity on gradients, whose own gradient is refused.
+
+    ``once_differentiable`` stays silent where the incoming gradient needs none itself, and the second
+    derivative would be silently zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+
+def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
+    """The results of a call, and the checkpoints after them if there are any."""
+    outputs = sum([_ops.OUTPUTS[name] for name in call.results])
+    if every:
+        outputs |= _ops.OUTPUTS["checkpoints"]
+    tensors = call.spread(given)
+    results: list[Tensor] = _ops.lif_forward(
+        x,
+        tensors[:FIRST_PARAMETER],
+        tensors[FIRST_PARAMETER:TABLE],
+        call.numbers,
+        *call.described(steps),
+        outputs,
+        every,
+    )
+    return results
+
+
+def incoming_rows(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
+    """A gradient of an output as the kernels read it."""
+    if grad is None:
+        return None
+    if name in STATES:
+        return grad.contiguous()
+    timed = name in SERIES
+    if timed and layout.time_first:
+        grad = grad.movedim(0, layout.time_dim)
+    return _layout.as_rows(grad, layout.time_dim, timed)

@@ -1,0 +1,224 @@
+"""The operators under torch.func: vmap, grad, jacrev, functional_call, and each inside another.
+
+Transforms need functions with a ``setup_context`` and a rule for vmap, which cost more a call than what
+``_autograd.py`` does; so they are used only where a transform is at work.
+
+The rule for vmap is one launch, not one a sample: the mapped axis becomes one more axis of neurons, after
+time where x has time first, else before all. Parameters that are not mapped stay as they are; their gradients
+are taken for each sample, as vmap wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _layout, _ops
+from ._autograd import (
+    FIRST_PARAMETER,
+    INCOMING,
+    NO_SECOND_DERIVATIVE,
+    NOT_DIFFERENTIABLE,
+    SERIES,
+    TABLE,
+    Call,
+    gradients_of,
+    run,
+)
+
+_STATES = FIRST_PARAMETER
+
+
+class _Mapped:
+    """A call with one more axis of ``size`` samples among its neurons."""
+
+    def __init__(self, size: int, x: Tensor, x_dim: int | None, time_dim: int, steps: int) -> None:
+        self.size = size
+        constant = steps >= 0
+        # The place of the samples in a tensor with a time axis; in one without, they come first.
+        self.place = 1 if time_dim == 0 else 0
+        self.time_dim = time_dim + 1 - self.place
+        self.x = self.tensor(x, x_dim, 0 if constant else self.place)
+        sizes = list(self.x.shape)
+        if not constant:
+            del sizes[self.time_dim]
+        self.features = torch.Size(sizes)
+
+    def tensor(self, tensor: Tensor, dim: int | None, at: int) -> Tensor:
+        """``tensor`` with its samples at ``at``; the same for each where it is not mapped."""
+        if dim is None:
+            shape = (*tensor.shape[:at], self.size, *tensor.shape[at:])
+            return tensor.unsqueeze(at).expand(shape).contiguous()
+        return tensor.movedim(dim, at).contiguous()
+
+    def parameter(self, value: Tensor, dim: int | None, *, own: bool) -> Tensor:
+        """A parameter as it is; with samples first if it is mapped, or each needs its ``own``."""
+        if dim is None and not own:
+            return value
+        value = self.tensor(value, dim, 0)
+        value = value.reshape(self.size, *(1,) * (len(self.features) - value.dim()), *value.shape[1:])
+        return _layout.arrange_parameter(value, self.features, None)
+
+
+class Forward(torch.autograd.Function):
+    """``FusedLIF`` for transforms: the checkpoints are an output, as what is saved has to be."""
+
+    @staticmethod
+    def forward(call: Call, steps: int, every: int, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(run(x, given, call, steps, every))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        call, steps, every, x, *given = inputs
+        names = call.results
+        checkpoints = output[len(names)] if len(output) > len(names) else None
+        first = output[names.index("first_spike")] if "first_spike" in names else None
+        ctx.save_for_backward(x, checkpoints, first, *given)
+        ctx.call, ctx.steps, ctx.every = call, steps, every
+        ctx.set_materialize_grads(False)
+        fixed = [out for name, out in zip(names, output, strict=False) if name in NOT_DIFFERENTIABLE]
+        fixed += output[len(names) :]
+        if fixed:
+            ctx.mark_non_differentiable(*fixed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return gradients_of(ctx, grads, _apply_backward)
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        call: Call,
+        steps: int,
+        every: int,
+        x: Tensor,
+        *given: Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        if "total" in call.results:
+            raise NotImplementedError(
+                'output="total" counts the spikes of all neurons together and is not defined for one '
+                'sample of torch.vmap; use output="count" and sum it'
+            )
+        mapped = _Mapped(info.batch_size, x, in_dims[3], call.layout.time_dim, steps)
+        tensors = [
+            mapped.tensor(tensor, dim, 0)
+            if slot < _STATES
+            else tensor
+            if slot == TABLE
+            else mapped.parameter(tensor, dim, own=False)
+            for slot, tensor, dim in zip(call.slots, given, in_dims[4:], strict=True)
+        ]
+        layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
+        results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
+        outputs, dims = [], []
+        for name, result in zip((*call.results, "checkpoints"), results, strict=False):
+            if name in SERIES and call.layout.time_first:
+                result = result.movedim(mapped.time_dim, 1)
+            outputs.append(result)
+            dims.append(mapped.place if name in SERIES else 2 if name == "checkpoints" else 0)
+        return tuple(outputs), tuple(dims)
+
+
+def _apply_backward(
+    x: Tensor,
+    state: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    numbers: list[float],
+    *described: Any,
+) -> Sequence[Tensor]:
+    """``lif_backward`` through ``Backward``, whose tensors have to be arguments of their own."""
+    *shared, checkpoints, every, first, grads, surrogate, slope, scale, table, wanted = described
+    numbers_and_options = (numbers, tuple(shared), every, surrogate, slope, scale, wanted)
+    gradients: Sequence[Tensor] = Backward.apply(
+        numbers_and_options, x, checkpoints, first, table, *state, *parameters, *grads
+    )
+    return gradients
+
+
+class Backward(torch.autograd.Function):
+    """``lif_backward`` for transforms."""
+
+    @staticmethod
+    def forward(options: Any, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        numbers, shared, every, surrogate, slope, scale, wanted = options
+        checkpoints, first, table, *others = tensors
+        return tuple(
+            _ops.lif_backward(
+                x,
+                others[:FIRST_PARAMETER],
+                others[FIRST_PARAMETER:TABLE],
+                numbers,
+                *shared,
+                checkpoints,
+                every,
+                first,
+                others[TABLE:],
+                surrogate,
+                slope,
+                scale,
+                table,
+                wanted,
+            )
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], options: Any, x: Tensor, *tensors: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        numbers, shared, every, surrogate, slope, scale, wanted = options
+        time_dim, steps, time_first, *traits = shared
+        mapped = _Mapped(info.batch_size, x, in_dims[1], time_dim, steps)
+        checkpoints, first, table, *others = tensors
+        checkpoints_dim, first_dim, _, *dims = in_dims[2:]
+        names = _ops.WANTED
+        arranged: list[Tensor | None] = []
+        for at, (tensor, dim) in enumerate(zip(others, dims, strict=True)):
+            if tensor is None:
+                arranged.append(None)
+            elif at < FIRST_PARAMETER:
+                arranged.append(mapped.tensor(tensor, dim, 0))
+            elif at < TABLE:
+                own = bool(wanted >> names.index("beta") + at - FIRST_PARAMETER & 1)
+                arranged.append(mapped.parameter(tensor, dim, own=own))
+            else:
+                timed = INCOMING[at - TABLE] in SERIES
+                arranged.append(mapped.tensor(tensor, dim, mapped.place if timed else 0))
+        results = Backward.apply(
+            (numbers, (mapped.time_dim, steps, False, *traits), every, surrogate, slope, scale, wanted),
+            mapped.x,
+            None if checkpoints is None else mapped.tensor(checkpoints, checkpoints_dim, 2),
+            None if first is None else mapped.tensor(first, first_dim, 0),
+            table,
+            *arranged,
+        )
+        gradients, places = [], []
+        for i, gradient in zip((i for i in range(len(names)) if wanted >> i & 1), results, strict=True):
+            place = 0
+            if names[i] == "x" and steps < 0:
+                place = mapped.place
+                if time_first:
+                    gradient = gradient.movedim(mapped.time_dim, 1)
+            elif i >= names.index("beta"):
+                slot = FIRST_PARAMETER + i - names.index("beta")
+                value, dim = others[slot], dims[slot]
+                assert value is not None
+                sizes = list(value.shape)
+                if dim is not None:
+                    del sizes[dim]
+                padded = (info.batch_size, *(1,) * (gradient.dim() - 1 - len(sizes)), *sizes)
+                gradient = gradient.sum_to_size(padded).reshape(info.batch_size, *sizes)
+            gradients.append(gradient)
+            places.append(place)
+        return tuple(gradients), tuple(places)

@@ -1,0 +1,148 @@
+"""torch.func: vmap, grad, jacrev and functional_call through the fused layer, each sample against a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
+
+import lif_cuda
+from lif_cuda import functional, reference, surrogate
+
+SAMPLES = 3
+# One sample's x and options: time first and last but one, short rows, checkpoints, every family option.
+CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "time first": ((5, 4, 70), {}),
+    "one row": ((60, 130), {"reset": "zero", "v_reset": 0.1}),
+    "short rows": ((49, 2, 5), {"detach_reset": True}),
+    "batch first": ((4, 6, 70), {"time_dim": 1}),
+    "batch first, short rows": ((4, 6, 5), {"time_dim": 1}),
+    "time last": ((4, 9, 6), {"time_dim": 2}),
+    "constant": ((4, 9), {"steps": 7}),
+    "constant, time inside": ((4, 70), {"steps": 7, "time_dim": 1}),
+    "family": ((8, 3, 6), {"alpha": 0.7, "kappa": 0.2, "rho": 0.8, "refractory": 1, "strict": True}),
+    "counts": ((8, 3, 6), {"output": "count"}),
+    "several": ((8, 3, 6), {"output": ("spikes", "trace", "rate", "first_spike")}),
+    "table": (
+        (8, 3, 6),
+        {"surrogate": surrogate.Custom(lambda z: 1 / (1 + z.abs()))},
+    ),
+}
+
+
+def loss(call: Callable[..., Any], x: Tensor, beta: Tensor, options: dict[str, Any]) -> Tensor:
+    """A scalar that every output and the state are part of."""
+    out, state = call(x, beta, threshold=0.7, **options)
+    total = torch.zeros((), dtype=x.dtype)
+    for tensor in (
+        *(out if isinstance(out, tuple) else (out,)),
+        *(state if isinstance(state, tuple) else ()),
+    ):
+        if tensor is not None:
+            weights = torch.linspace(-1, 1, tensor.numel(), dtype=x.dtype).reshape(tensor.shape)
+            total = total + (tensor * weights).sum()
+    return total if isinstance(state, tuple) else total + state.sum()
+
+
+def of_one(x: Tensor, beta: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The gradients of the reference for one sample, by plain autograd."""
+    leaf, decay = x.clone().requires_grad_(), beta.clone().requires_grad_()
+    dx, dbeta = torch.autograd.grad(loss(reference.lif, leaf, decay, options), (leaf, decay))
+    return dx, dbeta
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_each_sample(name: str, dim: int) -> None:
+    shape, options = CASES[name]
+    torch.manual_seed(len(name))
+    samples = torch.randn(SAMPLES, *shape, dtype=torch.float64)
+    x = samples.movedim(0, dim).contiguous()
+    features = shape[-2 if options.get("time_dim") == 2 else -1]
+    beta = torch.rand(features, dtype=torch.float64)
+
+    def of(x: Tensor, beta: Tensor) -> Tensor:
+        return loss(functional.lif, x, beta, options)
+
+    expected = [of_one(sample, beta, options) for sample in samples]
+    dx, dbeta = vmap(grad(of, argnums=(0, 1)), in_dims=(dim, None))(x, beta)
+    for at in range(SAMPLES):
+        assert torch.equal(dx[at], expected[at][0])
+        torch.testing.assert_close(dbeta[at], expected[at][1])
+
+    # A decay of its own for each sample.
+    betas = torch.rand(SAMPLES, features, dtype=torch.float64)
+    dx, dbeta = vmap(grad(of, argnums=(0, 1)), in_dims=(dim, 0))(x, betas)
+    for at in range(SAMPLES):
+        one = of_one(samples[at], betas[at], options)
+        assert torch.equal(dx[at], one[0])
+        torch.testing.assert_close(dbeta[at], one[1])
+
+
+def test_maps_inside_maps() -> None:
+    x = torch.randn(2, 3, 5, 4, 8)
+    found = vmap(vmap(lambda sample: functional.lif(sample, 0.9)))(x)
+    for i in range(2):
+        for j in range(3):
+            expected = functional.lif(x[i, j], 0.9)
+            assert torch.equal(found[0][i, j], expected[0])
+            assert torch.equal(found[1][i, j], expected[1])
+
+
+def test_mapped_states_and_decays() -> None:
+    x = torch.randn(9, 4, 8)
+    betas, states = torch.rand(SAMPLES), torch.randn(SAMPLES, 4, 8)
+    found = vmap(lambda beta, state: functional.lif(x, beta, membrane=state), in_dims=(0, 0))(betas, states)
+    for at in range(SAMPLES):
+        expected = functional.lif(x, betas[at], membrane=states[at])
+        assert torch.equal(found[0][at], expected[0])
+        assert torch.equal(found[1][at], expected[1])
+
+
+def test_jacobian() -> None:
+    x = torch.randn(6, 3, 4, dtype=torch.float64)
+    found = jacrev(lambda x: functional.lif(x, 0.9, return_state=False))(x)
+    expected = torch.autograd.functional.jacobian(lambda x: reference.lif(x, 0.9, return_state=False), x)
+    assert torch.equal(found, expected)
+
+
+def test_an_ensemble_of_layers() -> None:
+    layers = [lif_cuda.LIF(8, beta=beta, learn_beta=True, return_state=False) for beta in (0.5, 0.8, 0.9)]
+    parameters, buffers = stack_module_state(layers)
+    x = torch.randn(7, 2, 8)
+
+    def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        out = functional_call(layers[0], (parameters, buffers), (x,))
+        assert isinstance(out, Tensor)
+        return out
+
+    found = vmap(call)(parameters, buffers)
+    assert torch.equal(found, torch.stack([layer(x) for layer in layers]))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: hessian(f),
+        lambda f: grad(lambda x: grad(f)(x).sum()),
+        lambda f: lambda x: jvp(f, (x,), (x,)),
+    ],
+    ids=["hessian", "grad of grad", "jvp"],
+)
+def test_what_has_no_derivative_says_so(transform: Callable[..., Any]) -> None:
+    def of(x: Tensor) -> Tensor:
+        out = functional.lif(x, 0.9, return_state=False)
+        assert isinstance(out, Tensor)
+        return out.sum()
+
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"no second derivative|jvp|forward"):
+        transform(of)(torch.randn(4, 6))
+
+
+def test_the_total_is_not_of_one_sample() -> None:
+    with pytest.raises(NotImplementedError, match='use output="count"'):
+        vmap(lambda x: functional.lif(x, 0.9, output="total", return_state=False))(torch.randn(2, 4, 6))
