@@ -89,13 +89,16 @@ class FusedLIF(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # Only a backward pass that is itself recorded has grad mode on; turning it off costs 3 us.
+        if not torch.is_grad_enabled():
+            return gradients_of(ctx, grads, _ops.lif_backward)
+
         def computed(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
                 gradients: Sequence[Tensor] = _ops.lif_backward(*arguments)
-            if torch.is_grad_enabled():
-                x, _, _, *given = ctx.saved_tensors
-                gradients = _NoDoubleBackward.apply(len(gradients), *gradients, x, *given)
-            return gradients
+            x, _, _, *given = ctx.saved_tensors
+            guarded: Sequence[Tensor] = _NoDoubleBackward.apply(len(gradients), *gradients, x, *given)
+            return guarded
 
         return gradients_of(ctx, grads, computed)
 
