@@ -14,7 +14,9 @@ Tables: the cases; the overhead of a call in microseconds; cost as T and as the 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
+import re
 import statistics
 import sys
 import time
@@ -34,6 +36,10 @@ from lif_cuda import functional
 SHAPES = [(8, 64, 128), (25, 128, 1000), (16, 64, 16384), (100, 128, 512), (4, 32, 262144), (1000, 16, 256)]
 # A graph of the unrolled loop: compiling it takes a minute and more beyond this.
 LONGEST_COMPILED = 25
+# Less than this drowns in what an allocator keeps for itself.
+FEWEST_FOR_MEMORY = 1 << 20
+# Tensors of the size of x that the hungriest contender holds at once: the eager loop saves several a step.
+MOST_TENSORS = 12
 TARGETS = {
     "forward": {"torch.compile": 1.5, "eager loop": 8.0, "rival": 10.0, "copy": 1.0},
     "training": {"torch.compile": 1.5, "eager loop": 12.0, "rival": 10.0, "copy": 1 / 1.15},
@@ -163,6 +169,48 @@ def saved_bytes(run: Callable[[Tensor], Tensor], x: Tensor) -> int:
     return sum(storages.values())
 
 
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
+    """The most memory that one call holds beyond what was there before it; None where that is not known.
+
+    On a CPU it is the growth of the resident set, whose high-water mark Linux lets a process put back; memory
+    that the allocator has kept from earlier calls is given back first.
+    """
+    if device.type == "cuda":
+        call()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        synchronise(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None or not clear.exists():
+        return None
+
+    def kilobytes(field: str) -> int:
+        found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        assert found, field
+        return int(found[1])
+
+    gc.collect()
+    trim(0)
+    clear.write_text("5")
+    before_kb = kilobytes("VmRSS")
+    call()
+    return max(0, kilobytes("VmHWM") - before_kb) << 10
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that new tensors could take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    found = re.search(
+        r"^MemAvailable:\s+(\d+) kB", meminfo.read_text() if meminfo.exists() else "", re.MULTILINE
+    )
+    return int(found[1]) << 10 if found else 8 << 30
+
+
 def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Verify and time one case."""
     generator = torch.Generator().manual_seed(0)
@@ -195,6 +243,11 @@ def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> d
         "times_of_lif_cuda": {name: asdict(ratio) for name, ratio in ratios.items()},
         "saved_bytes_per_neuron_step": {
             c.name: saved_bytes(c.run, x) / case.neuron_steps for c in sound if case.training
+        },
+        "peak_bytes_per_neuron_step": {
+            name: peak / case.neuron_steps
+            for name, call in calls.items()
+            if case.neuron_steps >= FEWEST_FOR_MEMORY and (peak := peak_bytes(call, device)) is not None
         },
         "compile_seconds": {c.name: c.setup_seconds for c in sound if c.setup_seconds},
         "differences": {c.name: c.difference for c in sound if c.difference},
@@ -273,10 +326,12 @@ def scaling(options: argparse.Namespace, device: torch.device) -> list[dict[str,
     """Forward and backward of lif_cuda as T and as the number of neurons grows."""
     largest = options.largest
     shapes = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
-    shapes += [(8, 2**k) for k in range(7, 28, 2)]
+    shapes += [(4, 2**k) for k in range(7, 28, 2)]
     rows = []
     for steps, neurons in shapes:
-        if steps * neurons > largest:
+        # x, its gradient, what comes in, spikes, dx, and one to spare.
+        if steps * neurons > 4 * largest or steps * neurons * 4 * 6 > available_bytes(device):
+            print(f"T = {steps}, {neurons} neurons: left out", file=sys.stderr)
             continue
         x = torch.randn(steps, neurons, device=device) * 0.5 + 0.15
         grad = torch.randn_like(x)
@@ -296,7 +351,11 @@ def table_of(results: dict[str, Any]) -> str:
     lines = []
     for row in results["cases"]:
         kind = "training" if row["training"] else "forward"
-        lines.append(f"\n{row['case']}    {row['gigabytes_per_second']:.1f} GB/s by lif_cuda")
+        share = row["times_of_lif_cuda"]["copy"]["median"]
+        lines.append(
+            f"\n{row['case']}    {row['gigabytes_per_second']:.1f} GB/s by lif_cuda, "
+            f"{share:.0%} of the copy's"
+        )
         for name, timing in row["seconds"].items():
             ratio = row["times_of_lif_cuda"][name]
             target = TARGETS[kind].get(name, TARGETS[kind]["rival"])
@@ -310,6 +369,9 @@ def table_of(results: dict[str, Any]) -> str:
         if row["saved_bytes_per_neuron_step"]:
             saved = ", ".join(f"{n} {b:.1f}" for n, b in row["saved_bytes_per_neuron_step"].items())
             lines.append(f"  bytes saved for backward a neuron-step: {saved}")
+        if row["peak_bytes_per_neuron_step"]:
+            peaks = ", ".join(f"{n} {b:.1f}" for n, b in row["peak_bytes_per_neuron_step"].items())
+            lines.append(f"  peak extra memory, bytes a neuron-step: {peaks}")
         for name, seconds in row["compile_seconds"].items():
             lines.append(f"  {name}: {seconds:.1f} s to compile, which lif_cuda does not take")
         for name, reason in row["missing"].items():
@@ -349,6 +411,19 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     axes.legend(ncols=4, fontsize=8)
     figure.tight_layout()
     figure.savefig(folder / "kernels_rivals.png", dpi=120)
+
+    figure, axes = pyplot.subplots(figsize=(11, 4))
+    rows = results["cases"]
+    shares = [100 * row["times_of_lif_cuda"]["copy"]["median"] for row in rows]
+    colours = ["tab:blue" if row["training"] else "tab:orange" for row in rows]
+    axes.bar(range(len(rows)), shares, color=colours)
+    axes.axhline(100, color="black", linewidth=0.8)
+    labels = [f"{list(row['shape'])}\n{row['dtype'].removeprefix('torch.')}" for row in rows]
+    axes.set_xticks(range(len(rows)), labels, rotation=90, fontsize=7)
+    axes.set_ylabel("% of the bandwidth of the copy")
+    axes.set_title("orange: forward, blue: forward + backward", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(folder / "kernels_roofline.png", dpi=120)
 
     figure, both = pyplot.subplots(1, 2, figsize=(11, 4))
     for axes, name, fixed in ((both[0], "steps", "neurons"), (both[1], "neurons", "steps")):
@@ -400,6 +475,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case = Case(*shape, dtype, training)
                 if case.neuron_steps > options.largest:
                     print(f"{case}: left out, more than {options.largest} neuron-steps", file=sys.stderr)
+                    continue
+                if case.neuron_steps * dtype.itemsize * MOST_TENSORS > available_bytes(device):
+                    print(f"{case}: left out, more than the memory there is", file=sys.stderr)
                     continue
                 print(case, file=sys.stderr, flush=True)
                 results["cases"].append(run_case(case, options, device))

@@ -60,9 +60,21 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for row in results["cases"]:
         assert {"copy", "lif_cuda", "eager loop"} <= set(row["seconds"])
         assert row["times_of_lif_cuda"]["lif_cuda"]["median"] == 1.0
+    assert row["peak_bytes_per_neuron_step"] == {}  # too small to tell
     assert results["machine"] and results["commit"] and results["overhead_microseconds"]
     assert (tmp_path / "kernels_rivals.png").exists() and (tmp_path / "kernels_scaling.png").exists()
 
 
 def test_the_gpu_script_is_a_script() -> None:
     subprocess.run(["bash", "-n", ROOT / "bench" / "gpu.sh"], check=True)
+
+
+def test_peak_memory_of_a_call() -> None:
+    """A call that holds 64 MiB for a moment is seen to; one that holds nothing is not."""
+    cpu = torch.device("cpu")
+    held = kernels.peak_bytes(lambda: torch.ones(16 << 20).sum(), cpu)
+    if held is None:
+        pytest.skip("this system does not tell the peak of a process")
+    assert 60 << 20 < held < 80 << 20
+    nothing = kernels.peak_bytes(lambda: None, cpu)
+    assert nothing is not None and nothing < 4 << 20
