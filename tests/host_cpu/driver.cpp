@@ -1,0 +1,627 @@
+// The CPU kernels without torch, for the sanitizers: forward and backward of drawn neurons, on raw memory.
+//
+// Each buffer is a piece of memory of its own and of exactly the right size, so that an access beside it is
+// seen: by the address sanitizer, or, in a build without one, by a page without permissions that touches the
+// buffer's end (`driver end`) or its beginning (`driver begin`). Compiled with a sanitizer, the kernels are
+// not vectorised, and streaming stores are checked by none; the pages see what was really built.
+//
+// Every case runs twice, in one thread and in several as the operators do it, onto outputs filled with
+// two different bytes. The results must be the same bits, so an element that is left out shows, and one that
+// depends on the cut into tasks. What the kernels must leave alone must still hold those bytes.
+//
+// One line a case goes to stdout, with a hash of its results: the same for every build and SIMD level.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace {
+
+using namespace lif;
+
+[[noreturn]] void fail(const std::string& message) {
+  std::fprintf(stderr, "FAILED: %s\n", message.c_str());
+  std::exit(1);
+}
+
+// Memory.
+
+enum class Placement { heap, end, begin };
+Placement placement = Placement::heap;
+
+// So many bytes and not one more; none at all where there are none, as in an empty tensor.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : bytes_(bytes) {
+    if (bytes == 0) {
+      return;
+    }
+    if (placement == Placement::heap) {
+      data_ = std::malloc(bytes);
+      if (data_ == nullptr) {
+        fail("out of memory");
+      }
+      return;
+    }
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t whole = (bytes + page - 1) / page * page;
+    mapped_ = whole + page;
+    map_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map_ == MAP_FAILED) {
+      fail("out of memory");
+    }
+    char* base = static_cast<char*>(map_);
+    const bool at_end = placement == Placement::end;
+    data_ = at_end ? base + whole - bytes : base + page;
+    if (mprotect(at_end ? base + whole : base, page, PROT_NONE) != 0) {
+      fail("mprotect");
+    }
+  }
+
+  Memory(Memory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)),
+        bytes_(other.bytes_),
+        map_(std::exchange(other.map_, nullptr)),
+        mapped_(other.mapped_) {}
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  Memory& operator=(Memory&&) = delete;
+
+  ~Memory() {
+    if (map_ != nullptr) {
+      munmap(map_, mapped_);
+    } else {
+      std::free(data_);
+    }
+  }
+
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+  // From here on nobody may write here.
+  void seal() const {
+    if (map_ != nullptr && data_ != nullptr) {
+      const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+      char* first = static_cast<char*>(map_) + (placement == Placement::end ? 0 : page);
+      if (mprotect(first, mapped_ - page, PROT_READ) != 0) {
+        fail("mprotect");
+      }
+    }
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_;
+  void* map_ = nullptr;
+  size_t mapped_ = 0;
+};
+
+// Numbers.
+
+// splitmix64: the same numbers with every compiler and standard library.
+class Draw {
+ public:
+  explicit Draw(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 1) {}
+
+  uint64_t bits() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  int64_t below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
+  bool in(int64_t hits, int64_t of) { return below(of) < hits; }
+  double between(double low, double high) {
+    return low + (high - low) * (static_cast<double>(bits() >> 11) * 0x1p-53);
+  }
+  template <typename E, size_t N>
+  E one_of(const E (&values)[N]) {
+    return values[below(N)];
+  }
+
+ private:
+  uint64_t state_;
+};
+
+template <typename E>
+E number(double value) {
+  return narrow<E>(static_cast<StateOf<E>>(value));
+}
+
+// The bits of an element; all NaN are one, for which of them comes out may depend on the vector's width.
+template <typename E>
+uint64_t bits_at(const void* data, int64_t i) {
+  E value;
+  std::memcpy(&value, static_cast<const char*>(data) + static_cast<size_t>(i) * sizeof(E), sizeof(E));
+  if constexpr (!std::is_integral_v<E>) {
+    if (const auto wide = widen(value); wide != wide) {
+      return ~uint64_t{0};
+    }
+  }
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(E));
+  return bits;
+}
+
+// Tensors.
+
+enum class Layout { time_first, batch_first, padded, constant, uniform, single };
+
+// Where the elements of a tensor with a time axis lie, and how many there are up to the last one.
+struct Place {
+  int64_t outer_stride = 0;
+  int64_t time_stride = 0;
+  bool uniform = false;
+  int64_t row = 0;  // elements from one row to the next, all but `inner` of them foreign; 0: no gaps
+  int64_t elements = 0;
+};
+
+Place place_of(Layout layout, const Extent& extent) {
+  Place place;
+  switch (layout) {
+    case Layout::time_first:
+      place = {extent.inner, extent.outer * extent.inner};
+      break;
+    case Layout::batch_first:
+      place = {extent.steps * extent.inner, extent.inner};
+      break;
+    case Layout::padded:  // a slice of the features
+      place.row = extent.inner + 3;
+      place.outer_stride = place.row;
+      place.time_stride = extent.outer * place.row;
+      break;
+    case Layout::constant:
+      place = {extent.inner, 0};
+      break;
+    case Layout::uniform:  // expanded over the inner axes
+      place = {1, extent.outer, true};
+      break;
+    case Layout::single:  // expanded over all
+      place = {0, 0, true};
+      break;
+  }
+  const bool timed = layout != Layout::constant && layout != Layout::single;
+  if (extent.steps > 0 || !timed) {
+    place.elements = (extent.outer - 1) * place.outer_stride +
+                     (timed ? (extent.steps - 1) * place.time_stride : 0) +
+                     (place.uniform ? 1 : extent.inner);
+  }
+  return place;
+}
+
+// Drawn tensors, which nobody writes to.
+class Inputs {
+ public:
+  explicit Inputs(uint64_t seed) : draw_(seed) {}
+
+  template <typename E>
+  const E* values(int64_t n, double low, double high, bool wild = false) {
+    memory_.emplace_back(static_cast<size_t>(n) * sizeof(E));
+    E* data = static_cast<E*>(memory_.back().data());
+    for (int64_t i = 0; i < n; ++i) {
+      data[i] = number<E>(draw_.between(low, high));
+    }
+    if (wild) {
+      constexpr double kInfinity = std::numeric_limits<double>::infinity();
+      constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+      for (int64_t i = draw_.below(7); i < n; i += 1 + draw_.below(97)) {
+        data[i] = number<E>(draw_.one_of({kInfinity, -kInfinity, kNan, 6e4, -1e9}));
+      }
+    }
+    memory_.back().seal();
+    return data;
+  }
+
+  template <typename E>
+  Series<const E> series(Layout layout, const Extent& extent, double low, double high, bool wild = false) {
+    const Place place = place_of(layout, extent);
+    return {values<E>(place.elements, low, high, wild), place.outer_stride, place.time_stride, place.uniform};
+  }
+
+ private:
+  Draw draw_;
+  std::vector<Memory> memory_;
+};
+
+// Tensors to write, filled with a byte that must be gone afterwards, or still be there in the gaps.
+class Outputs {
+ public:
+  explicit Outputs(int poison) : poison_(poison) {}
+
+  template <typename E>
+  E* values(int64_t n, const char* name, int64_t row = 0, int64_t inner = 0) {
+    outputs_.push_back(
+        {Memory(static_cast<size_t>(n) * sizeof(E)), name, n, sizeof(E), row, inner, &bits_at<E>});
+    const Memory& memory = outputs_.back().memory;
+    if (n > 0) {
+      std::memset(memory.data(), poison_, memory.bytes());
+    }
+    return static_cast<E*>(memory.data());
+  }
+
+  template <typename E>
+  Series<E> series(Layout layout, const Extent& extent, const char* name) {
+    const Place place = place_of(layout, extent);
+    return {values<E>(place.elements, name, place.row, extent.inner), place.outer_stride, place.time_stride,
+            false};
+  }
+
+  // The first difference, or nothing.
+  std::string difference(const Outputs& other) const {
+    for (size_t k = 0; k < outputs_.size(); ++k) {
+      const Output& one = outputs_[k];
+      const Output& two = other.outputs_[k];
+      for (int64_t i = 0; i < one.elements; ++i) {
+        if (one.is_gap(i)) {
+          if (!one.holds(i, poison_) || !two.holds(i, other.poison_)) {
+            return one.at(i) + " is not the kernel's and was written";
+          }
+        } else if (one.bits(one.memory.data(), i) != two.bits(two.memory.data(), i)) {
+          const bool left = one.holds(i, poison_) && two.holds(i, other.poison_);
+          return one.at(i) + (left ? " was not written" : " depends on the number of threads");
+        }
+      }
+    }
+    return "";
+  }
+
+  // FNV-1a over the elements.
+  uint64_t hash(uint64_t start) const {
+    for (const Output& output : outputs_) {
+      for (int64_t i = 0; i < output.elements; ++i) {
+        if (!output.is_gap(i)) {
+          start = (start ^ output.bits(output.memory.data(), i)) * 0x100000001b3u;
+        }
+      }
+    }
+    return start;
+  }
+
+ private:
+  struct Output {
+    Memory memory;
+    const char* name;
+    int64_t elements;
+    size_t size;
+    int64_t row;
+    int64_t inner;
+    uint64_t (*bits)(const void*, int64_t);
+
+    std::string at(int64_t i) const { return std::string(name) + "[" + std::to_string(i) + "]"; }
+    bool is_gap(int64_t i) const { return row > 0 && i % row >= inner; }
+    bool holds(int64_t i, int byte) const {
+      const auto* at = static_cast<const unsigned char*>(memory.data()) + static_cast<size_t>(i) * size;
+      return std::all_of(at, at + size, [byte](unsigned char found) { return found == byte; });
+    }
+  };
+
+  int poison_;
+  std::vector<Output> outputs_;
+};
+
+// Cases.
+
+// What kind of neuron, beside its reset.
+struct Kind {
+  const char* name;
+  bool detach = false;
+  bool delayed = false;
+  bool synapse = false;
+  bool adaptive = false;
+  int64_t refractory = 0;
+  double rest = 0;
+};
+
+constexpr Kind kKinds[] = {
+    {"plain"},
+    {"detached", true},
+    {"delayed", true, true},
+    {"synapse", false, false, true},
+    {"delayed synapse", true, true, true},
+    {"adaptive", false, false, false, true},
+    {"refractory", false, false, false, false, 2},
+    {"rest", false, false, false, false, 0, 0.125},
+    {"everything", false, false, true, true, 1, -0.25},
+};
+constexpr const char* kResetNames[] = {"subtract", "zero", "none"};
+constexpr int64_t kSizes[] = {1, 17, 513, 1000};
+constexpr int64_t kManySteps[] = {0, 1, 5, 50};
+
+struct Case {
+  uint64_t seed;
+  Kind kind;
+  Reset reset;
+  Extent extent;
+  bool large = false;  // so that outputs are streamed past the caches
+};
+
+// Ranges of tasks on so many threads, as run_tasks in csrc/bindings/ops_cpu.cpp gives them to parallel_for.
+template <typename Args, typename Kernel>
+void run_tasks(const Args& args, int64_t most, int64_t threads, Kernel kernel) {
+  const cpu::Tiling tiling = cpu::tile(args.extent, most, threads);
+  if (threads == 1) {
+    kernel(args, tiling, 0, tiling.tasks);
+    return;
+  }
+  const int64_t share = (tiling.tasks + threads - 1) / threads;
+  std::vector<std::thread> workers;
+  for (int64_t begin = 0; begin < tiling.tasks; begin += share) {
+    const int64_t end = std::min(begin + share, tiling.tasks);
+    workers.emplace_back([&args, &tiling, kernel, begin, end] { kernel(args, tiling, begin, end); });
+  }
+  for (std::thread& worker : workers) {
+    worker.join();
+  }
+}
+
+// A number, or values per neuron, per feature, for all together, or per channel.
+template <typename S>
+Parameter<S> draw_parameter(Draw& draw, Inputs& inputs, const Extent& extent, double low, double high) {
+  Parameter<S> parameter;
+  parameter.value = static_cast<S>(draw.between(low, high));
+  switch (draw.below(5)) {
+    case 0:
+      return parameter;
+    case 1:
+      parameter.period = neurons(extent);
+      break;
+    case 2:
+      parameter.period = extent.inner;
+      break;
+    case 3:
+      break;
+    case 4: {
+      int64_t divisor = 2;  // the least, of an inner size above 1
+      while (divisor < extent.inner && extent.inner % divisor != 0) {
+        ++divisor;
+      }
+      divisor = std::min(divisor, extent.inner);
+      parameter.period = draw.in(1, 2) ? divisor : extent.inner / divisor;
+      parameter.repeat = extent.inner / parameter.period;
+      break;
+    }
+  }
+  parameter.values = inputs.values<S>(parameter.period, low, high);
+  return parameter;
+}
+
+constexpr const char* kParameterNames[] = {"beta", "threshold", "v_reset", "gain", "alpha", "kappa", "rho"};
+constexpr std::pair<double, double> kParameterRanges[] = {{0.5, 1.0},  {0.3, 1.0}, {-0.2, 0.1}, {0.5, 1.5},
+                                                          {0.3, 0.95}, {0.0, 0.3}, {0.5, 0.95}};
+
+template <typename T>
+void run_case(const Case& c, const char* type) {
+  using S = StateOf<T>;
+  const cpu::Kernels<T> kernels = cpu::active_kernels<T>();
+  const Extent& extent = c.extent;
+  const int64_t n = neurons(extent);
+  Draw draw(c.seed);
+  Inputs inputs(c.seed + (uint64_t{1} << 32));
+  const int64_t threads = 2 + draw.below(3);
+  const std::string name = std::string(type) + " " + kResetNames[static_cast<int>(c.reset)] + " " +
+                           c.kind.name + " [" + std::to_string(extent.outer) + ", " +
+                           std::to_string(extent.steps) + ", " + std::to_string(extent.inner) + "] seed " +
+                           std::to_string(c.seed);
+
+  constexpr Layout kTimed[] = {Layout::time_first, Layout::batch_first, Layout::padded};
+  constexpr Layout kAny[] = {Layout::time_first, Layout::batch_first, Layout::padded,
+                             Layout::constant,   Layout::uniform,     Layout::single};
+  constexpr Layout kUntimed[] = {Layout::constant, Layout::single};
+  const bool wild = draw.in(1, 12);
+  const bool constant = !c.large && draw.in(1, 6);
+
+  Forward<T> forward;
+  forward.extent = extent;
+  forward.x = inputs.series<T>(constant                     ? Layout::constant
+                               : !c.large && draw.in(1, 12) ? draw.one_of({Layout::uniform, Layout::single})
+                                                            : draw.one_of(kTimed),
+                               extent, -0.5, 1.5, wild);
+  forward.neuron.reset = c.reset;
+  forward.neuron.strict = draw.in(1, 2);
+  forward.neuron.delayed = c.kind.delayed;
+  forward.neuron.detach_reset = c.kind.detach;
+  forward.neuron.synapse = c.kind.synapse;
+  forward.neuron.adaptive = c.kind.adaptive;
+  forward.neuron.refractory = c.kind.refractory;
+  forward.neuron.rest = static_cast<S>(c.kind.rest);
+  const Neuron<S>& neuron = forward.neuron;
+  for (int state = 0; state < kStates; ++state) {
+    if (has_state(neuron, state) && draw.in(2, 3)) {
+      forward.state[state] = inputs.values<S>(n, state == kMembrane ? -0.5 : 0.0, 1.0);
+    }
+  }
+  for (int name = 0; name < kParameters; ++name) {
+    forward.parameter[name] =
+        draw_parameter<S>(draw, inputs, extent, kParameterRanges[name].first, kParameterRanges[name].second);
+  }
+  if (draw.in(1, 2)) {  // a gain of 1 takes a way of its own
+    forward.parameter[kGain] = {nullptr, 1, 1, S(1)};
+  }
+  const int64_t every = draw.in(2, 3) ? draw.one_of({7, 25}) : 0;
+  const int64_t chunks = every > 0 ? (extent.steps + every - 1) / every : 0;
+  const bool few = draw.in(1, 4);  // the spikes and little else, as most calls want it
+  const bool before_reset = c.large ? c.kind.delayed : !few && draw.in(1, 3);
+  const auto wanted = [&] { return few ? draw.in(1, 8) : draw.in(3, 4); };
+  const Layout out = draw.one_of(kTimed);
+  const bool spikes = wanted() || few || c.large;
+  const bool trace = wanted();
+  const bool count = wanted();
+  const bool rate = wanted();
+  const bool first = wanted();
+  const bool total = wanted();
+  const bool last_state = wanted();
+  const auto run_forward = [&](Outputs& outputs, int64_t of_threads) {
+    Forward<T> args = forward;
+    args.spikes = spikes ? outputs.series<T>(out, extent, "spikes") : Series<T>{};
+    args.trace = trace ? outputs.series<T>(out, extent, "trace") : Series<T>{};
+    args.trace_before = before_reset ? outputs.series<T>(out, extent, "trace_before") : Series<T>{};
+    args.count = count ? outputs.values<S>(n, "count") : nullptr;
+    args.rate = rate ? outputs.values<S>(n, "rate") : nullptr;
+    args.first = first ? outputs.values<S>(n, "first_spike") : nullptr;
+    if (total) {
+      args.total = outputs.values<int64_t>(1, "total");
+      *args.total = 0;
+    }
+    for (int state = 0; state < kStates; ++state) {
+      if (last_state && has_state(neuron, state)) {
+        args.final_state[state] = outputs.values<S>(n, "final state");
+      }
+    }
+    args.checkpoint_every = every;
+    if (chunks > 1) {
+      args.checkpoints = outputs.values<S>((chunks - 1) * states_of(neuron) * n, "checkpoints");
+    }
+    run_tasks(args, cpu::kForwardNeurons, of_threads, kernels.forward);
+    return args;
+  };
+
+  Outputs outputs(0xa5);
+  const Forward<T> done = run_forward(outputs, 1);
+  {
+    Outputs others(0xff);
+    run_forward(others, threads);
+    if (const std::string found = outputs.difference(others); !found.empty()) {
+      fail(name + ": " + found);
+    }
+  }
+
+  Backward<T> backward;
+  backward.extent = extent;
+  backward.x = forward.x;
+  std::copy(std::begin(forward.state), std::end(forward.state), backward.state);
+  std::copy(std::begin(forward.parameter), std::end(forward.parameter), backward.parameter);
+  backward.neuron = neuron;
+  backward.surrogate.shape = static_cast<Shape>(draw.below(kShapes));
+  backward.surrogate.slope = S(2);
+  backward.surrogate.scale = S(1);
+  if (backward.surrogate.shape == Shape::table) {
+    backward.surrogate.points = draw.one_of({2, 3, 33});
+    backward.surrogate.table = inputs.values<S>(backward.surrogate.points, 0.0, 1.0);
+  }
+  backward.chunk = std::max<int64_t>(extent.steps, 1);
+  if (chunks > 1) {
+    backward.chunk = every;
+    backward.checkpoints = done.checkpoints;
+  }
+  backward.first = done.first;
+  if (spikes) {
+    backward.grad_spikes = inputs.series<T>(draw.one_of(kAny), extent, -1.0, 1.0);
+  }
+  if (trace) {
+    backward.grad_trace = inputs.series<T>(draw.one_of(kAny), extent, -1.0, 1.0);
+  }
+  if (before_reset) {
+    backward.grad_trace_before = inputs.series<T>(draw.one_of(kAny), extent, -1.0, 1.0);
+  }
+  if (count) {
+    backward.grad_count = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
+  }
+  if (rate) {
+    backward.grad_rate = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
+  }
+  if (first) {
+    backward.grad_first = inputs.series<S>(draw.one_of(kUntimed), extent, -0.1, 0.1);
+  }
+  for (int state = 0; state < kSmoothStates; ++state) {
+    if (last_state && has_state(neuron, state)) {
+      backward.grad_final[state] = inputs.values<S>(n, -1.0, 1.0);
+    }
+  }
+  const bool grad_x = draw.in(7, 8) || c.large;
+  const bool grad_state = wanted();
+  bool grad_parameter[kParameters];
+  for (int name = 0; name < kParameters; ++name) {
+    grad_parameter[name] = forward.parameter[name].values != nullptr && wanted();
+  }
+  const auto run_backward = [&](Outputs& outputs, int64_t of_threads) {
+    Backward<T> args = backward;
+    if (grad_x && constant) {
+      args.grad_x_sum = outputs.values<T>(n, "grad_x");
+    } else if (grad_x) {
+      args.grad_x = outputs.series<T>(out, extent, "grad_x");
+    }
+    for (int state = 0; state < kSmoothStates; ++state) {
+      if (grad_state && has_state(neuron, state)) {
+        args.grad_state[state] = outputs.values<S>(n, "grad_state");
+      }
+    }
+    for (int name = 0; name < kParameters; ++name) {
+      if (grad_parameter[name]) {
+        args.grad_parameter[name] = outputs.values<S>(n, kParameterNames[name]);
+      }
+    }
+    run_tasks(args, cpu::kBackwardNeurons, of_threads, kernels.backward);
+    for (int name = 0; name < kParameters; ++name) {
+      const auto& [values, period, repeat, value] = args.parameter[name];
+      if (grad_parameter[name] && period != n) {
+        kernels.sum_partials(args.grad_parameter[name], n / (period * repeat), period, repeat,
+                             outputs.values<S>(period, "sum of partial gradients"));
+      }
+    }
+  };
+  Outputs gradients(0xa5);
+  run_backward(gradients, 1);
+  {
+    Outputs others(0xff);
+    run_backward(others, threads);
+    if (const std::string found = gradients.difference(others); !found.empty()) {
+      fail(name + ": " + found);
+    }
+  }
+  std::printf("%s: %016" PRIx64 "\n", name.c_str(), gradients.hash(outputs.hash(0xcbf29ce484222325u)));
+  std::fflush(stdout);
+}
+
+template <typename T>
+void run_type(const char* type, uint64_t seed, bool small) {
+  for (const Kind& kind : kKinds) {
+    for (Reset reset : {Reset::subtract, Reset::zero, Reset::none}) {
+      for (int64_t steps : kManySteps) {
+        // Shapes in turn and not drawn, so that each kind meets all of them.
+        const int64_t outer = seed % 3 == 0 ? 3 : 1;
+        const int64_t inner = kSizes[(seed + seed / 4) % 4];
+        run_case<T>({seed++, kind, reset, {outer, steps, inner}}, type);
+      }
+    }
+  }
+  if (small) {
+    return;
+  }
+  // Just above 8 MiB, in rows that begin anywhere in a cache line.
+  constexpr int64_t kOuter = 3;
+  constexpr int64_t kSteps = 5;
+  const int64_t inner = ((int64_t{8} << 20) / (kOuter * kSteps * static_cast<int64_t>(sizeof(T))) + 1) | 1;
+  for (const Kind& kind : {kKinds[0], kKinds[2], kKinds[3]}) {
+    run_case<T>({seed++, kind, Reset::subtract, {kOuter, kSteps, inner}, true}, type);
+  }
+}
+
+}  // namespace
+
+int main(int arguments, char** argument) {
+  const std::string asked = arguments > 1 ? argument[1] : "heap";
+  if (asked != "heap" && asked != "end" && asked != "begin") {
+    fail("usage: driver [heap | end | begin [small]]");
+  }
+  placement = asked == "heap" ? Placement::heap : asked == "end" ? Placement::end : Placement::begin;
+  const bool small = arguments > 2 && std::strcmp(argument[2], "small") == 0;
+  std::printf("%s\n", simd_name(active_simd()));
+  run_type<float>("float", 1000, small);
+  run_type<double>("double", 2000, small);
+  run_type<Half>("half", 3000, small);
+  run_type<BFloat16>("bfloat16", 4000, small);
+  return 0;
+}

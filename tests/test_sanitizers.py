@@ -1,0 +1,151 @@
+"""The CPU kernels under sanitizers, and between pages without permissions.
+
+The numbers are compared everywhere else; what no number shows is a load beside a tensor whose value is thrown
+away, a store into memory that happens to be nobody's, or two threads that write the same element. So
+host_cpu/driver.cpp runs the kernels without torch, and is built three times: with the address and
+undefined-behaviour sanitizers, with the thread sanitizer, and, as sanitized code is not vectorised and no
+sanitizer knows a streaming store, once as setup.py builds it, with pages around each buffer that fault.
+
+All builds and SIMD levels must print the same hashes. Under the address sanitizer fresh memory is filled with
+another byte at each level: a value that the kernels read before they wrote it would change some hash.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from _compile import CSRC, build_flags, compile_source, cxx
+
+DRIVER = Path(__file__).resolve().parent / "host_cpu" / "driver.cpp"
+X86 = platform.machine() in ("x86_64", "AMD64")
+LEVELS = ("baseline", "avx2", "avx512") if X86 else ("baseline",)
+BYTES = {"baseline": 0xFF, "avx2": 0x3F, "avx512": 0xA5}  # in fp32 a NaN, 0.75 and -3e-16
+CASES = 4 * 9 * 3 * 4  # types, kinds of neurons, resets and numbers of time steps
+LARGE_CASES = 4 * 3
+
+# -O1 halves the time of the whole; the last flag of a kind counts, so it takes the place of the build's.
+SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+BUILDS = {
+    "address": ["-fsanitize=address,undefined,float-cast-overflow", *SANITIZED],
+    "thread": ["-fsanitize=thread", *SANITIZED],
+    "plain": [],
+}
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what is meant for the process of the tests, or for another sanitizer."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "LD_PRELOAD" and not name.endswith("SAN_OPTIONS")
+    }
+
+
+class Drivers:
+    """The programs, each built when first asked for, and what they have printed so far."""
+
+    def __init__(self, compiler: str, folder: Path) -> None:
+        self._compiler = compiler
+        self._folder = folder
+        self._built: dict[str, Path] = {}
+        self._objects: dict[Path, Path] = {}
+        self._printed: dict[str, str] = {}
+
+    def run(self, build: str, level: str, *arguments: str, options: str = "") -> None:
+        """Run all cases and look for anything that is not as in the other runs."""
+        program = self._program(build)
+        environment = plain_environment() | {
+            "LIF_CUDA_SIMD": level,
+            "ASAN_OPTIONS": options,
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        }
+        done = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        if "ThreadSanitizer: unexpected memory mapping" in done.stderr:
+            pytest.skip("the thread sanitizer does not know how this kernel lays out memory")
+        found, *cases = done.stdout.splitlines() or [""]
+        # A crash without a word, as at a page that faults, lies behind the last case.
+        last = f"{build} {level}: status {done.returncode}, the last good case: {[found, *cases][-1]}"
+        assert done.returncode == 0 and not done.stderr, f"{last}\n{done.stderr[-8000:]}"
+        if found != level:
+            pytest.skip(f"the processor has no {level}; the driver ran as {found}")
+        assert len(cases) == CASES + (0 if "small" in arguments else LARGE_CASES)
+        for case in cases:
+            name, _, numbers = case.rpartition(": ")
+            first = self._printed.setdefault(name, numbers)
+            assert numbers == first, f"{build} {level} has other numbers than the runs before it: {name}"
+
+    def _program(self, build: str) -> Path:
+        if build not in self._built:
+            flags = BUILDS[build]
+            self._probe(build, flags)
+            program = self._folder / build
+            sources = [CSRC / "cpu" / f"lif_{level}.cpp" for level in LEVELS]
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                # The driver is not what is tested: unsanitized it is the same object for all, and faster.
+                jobs = [pool.submit(self._compile, DRIVER, "any", ["-O1"])]
+                jobs += [pool.submit(self._compile, source, build, flags) for source in sources]
+            objects = [job.result() for job in jobs]
+            compile_source([self._compiler, *flags, *objects, "-pthread", "-o", program])
+            self._built[build] = program
+        return self._built[build]
+
+    def _compile(self, source: Path, build: str, flags: list[str]) -> Path:
+        target = self._folder / f"{source.stem}.{build}.o"
+        if target not in self._objects:
+            command = [self._compiler, *build_flags("CXX_FLAGS"), "-std=c++17", f"-I{CSRC}", *flags]
+            compile_source([*command, "-c", source, "-o", target])
+            self._objects[target] = target
+        return target
+
+    def _probe(self, build: str, flags: list[str]) -> None:
+        """Skip where not even an empty program comes through: the runtimes are packages of their own."""
+        source = self._folder / "probe.cpp"
+        source.write_text("int main() { return 0; }\n")
+        program = self._folder / f"probe_{build}"
+        commands: list[list[str | Path]] = [[self._compiler, *flags, source, "-o", program], [program]]
+        for command, what in zip(commands, ("linked", "run"), strict=True):
+            done = subprocess.run(
+                command, env=plain_environment(), capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
+                pytest.skip(f"a program with {' '.join(flags[:1])} cannot be {what} here: {said}")
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
+    compiler = cxx()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    return Drivers(compiler, tmp_path_factory.mktemp("host_cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_addresses_and_undefined_behaviour(drivers: Drivers, level: str) -> None:
+    fill = f"max_malloc_fill_size={1 << 30}:malloc_fill_byte={BYTES[level]}"
+    # Where stores are not streamed, large outputs are nothing new.
+    small = ["small"] if level == "baseline" else []
+    drivers.run("address", level, "heap", *small, options=fill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads(drivers: Drivers, level: str) -> None:
+    """Tasks of several threads meet nowhere. (Streaming stores are none that the sanitizer sees.)"""
+    drivers.run("thread", level, "heap", "small")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("side", ["end", "begin"])
+def test_vectors_and_streams_stay_inside(drivers: Drivers, side: str, level: str) -> None:
+    """What is built, at every vector width, with a page that faults at one side of each buffer."""
+    drivers.run("plain", level, side)
