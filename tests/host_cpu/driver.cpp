@@ -600,11 +600,13 @@ void run_type(const char* type, uint64_t seed, bool small) {
   if (small) {
     return;
   }
-  // Just above 8 MiB, in rows that begin anywhere in a cache line.
+  // Just above 8 MiB, in rows that begin anywhere in a cache line: a neuron that streams what it computes in
+  // one pass, and one that streams it afterwards.
   constexpr int64_t kOuter = 3;
   constexpr int64_t kSteps = 5;
   const int64_t inner = ((int64_t{8} << 20) / (kOuter * kSteps * static_cast<int64_t>(sizeof(T))) + 1) | 1;
-  for (const Kind& kind : {kKinds[0], kKinds[2], kKinds[3]}) {
+  const bool synapse = std::is_same_v<T, double> || std::is_same_v<T, BFloat16>;
+  for (const Kind& kind : {kKinds[0], kKinds[synapse ? 3 : 2]}) {
     run_case<T>({seed++, kind, Reset::subtract, {kOuter, kSteps, inner}, true}, type);
   }
 }
