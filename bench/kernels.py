@@ -38,6 +38,8 @@ SHAPES = [(8, 64, 128), (25, 128, 1000), (16, 64, 16384), (100, 128, 512), (4, 3
 LONGEST_COMPILED = 25
 # Less than this drowns in what an allocator keeps for itself.
 FEWEST_FOR_MEMORY = 1 << 20
+# More of them, and a round of all contenders takes seconds.
+FEWEST_FOR_WARMTH = 1 << 24
 # Tensors of the size of x that the hungriest contender holds at once: the eager loop saves several a step.
 MOST_TENSORS = 12
 TARGETS = {
@@ -94,9 +96,17 @@ def synchronise(device: torch.device) -> None:
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], seconds: float, device: torch.device
+    calls: dict[str, Callable[[], object]],
+    seconds: float,
+    device: torch.device,
+    *,
+    warm: bool = False,
 ) -> dict[str, list[float]]:
     """Time the calls in turns, for about ``seconds`` in all and at least five rounds.
+
+    ``warm``: a turn begins with one call that is not timed. Where turns are seconds apart, a virtual machine
+    may have given the pages of the last one back to its host, and the next call fetches them again: 6.7
+    instead of 1.0 ns a neuron-step for lif_cuda, whose pages are large, on [4, 32, 262144].
 
     A call shorter than half a millisecond is repeated within its turn. On a GPU a turn ends with a
     synchronisation, and a buffer larger than the second-level cache is written before it.
@@ -122,6 +132,8 @@ def interleaved(
             for name, call in calls.items():
                 if flush is not None:
                     flush.zero_()
+                if warm:
+                    call()
                 synchronise(device)
                 start = time.perf_counter()
                 for _ in range(repeats[name]):
@@ -228,7 +240,8 @@ def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> d
             missing[contender.name] = fault
     calls: dict[str, Callable[[], object]] = {"copy": copy_of(x, grad, case.training)}
     calls |= {c.name: call_of(c.run, x, grad, case.training) for c in sound}
-    times = interleaved(calls, options.seconds, device)
+    warm = case.neuron_steps >= FEWEST_FOR_WARMTH
+    times = interleaved(calls, options.seconds, device, warm=warm)
     # Of turns of the same round, which ran within the same fraction of a second.
     ratios = {
         name: summarise([theirs / mine for theirs, mine in zip(taken, times["lif_cuda"], strict=True)])

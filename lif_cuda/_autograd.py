@@ -46,12 +46,24 @@ class Call(NamedTuple):
             self.rest,
         )
 
-    def spread(self, given: Sequence[Tensor]) -> list[Tensor | None]:
-        """The given tensors at their places, None at the others."""
-        tensors: list[Tensor | None] = [None] * 12
+    def spread(
+        self, given: Sequence[Tensor]
+    ) -> tuple[list[Tensor | None], list[Tensor | None], Tensor | None]:
+        """The states, the parameters and the table of the given tensors, None where one is not given.
+
+        Lists end with what is given last: a None costs the operator as much as a tensor.
+        """
+        states: list[Tensor | None] = []
+        parameters: list[Tensor | None] = []
+        table: Tensor | None = None
         for slot, tensor in zip(self.slots, given, strict=True):
-            tensors[slot] = tensor
-        return tensors
+            if slot == TABLE:
+                table = tensor
+            else:
+                to, at = (states, slot) if slot < FIRST_PARAMETER else (parameters, slot - FIRST_PARAMETER)
+                to += [None] * (at - len(to))
+                to.append(tensor)
+        return states, parameters, table
 
 
 FIRST_PARAMETER, TABLE = 4, 11
@@ -117,21 +129,26 @@ def gradients_of(
         wanted += _WANTED_BITS[slot] * need
     if not incoming or not wanted:
         return (None,) * len(ctx.needs_input_grad)
-    tensors = call.spread(given)
+    states, parameters, table = call.spread(given)
+    rows: list[Tensor | None] = []
+    for at, name in enumerate(INCOMING):
+        if name in incoming:
+            rows += [None] * (at - len(rows))
+            rows.append(incoming_rows(name, incoming[name], call.layout))
     computed = backward(
         x,
-        tensors[:FIRST_PARAMETER],
-        tensors[FIRST_PARAMETER:TABLE],
+        states,
+        parameters,
         call.numbers,
         *call.described(ctx.steps),
         checkpoints,
         ctx.every,
         first,
-        [incoming_rows(name, incoming.get(name), call.layout) for name in INCOMING],
+        rows,
         call.surrogate,
         call.slope,
         call.scale,
-        tensors[TABLE],
+        table,
         wanted,
     )
     gradients = iter(computed)
@@ -178,11 +195,11 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
     outputs = sum([_ops.OUTPUTS[name] for name in call.results])
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
-    tensors = call.spread(given)
+    states, parameters, _ = call.spread(given)
     results: list[Tensor] = _ops.lif_forward(
         x,
-        tensors[:FIRST_PARAMETER],
-        tensors[FIRST_PARAMETER:TABLE],
+        states,
+        parameters,
         call.numbers,
         *call.described(steps),
         outputs,
@@ -191,10 +208,8 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
     return results
 
 
-def incoming_rows(name: str, grad: Tensor | None, layout: Layout) -> Tensor | None:
+def incoming_rows(name: str, grad: Tensor, layout: Layout) -> Tensor:
     """A gradient of an output as the kernels read it."""
-    if grad is None:
-        return None
     if name in STATES:
         return grad.contiguous()
     timed = name in SERIES

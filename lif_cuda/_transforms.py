@@ -123,6 +123,11 @@ class Forward(torch.autograd.Function):
         return tuple(outputs), tuple(dims)
 
 
+def _filled(tensors: Sequence[Tensor | None], length: int) -> list[Tensor | None]:
+    """A list at its full length."""
+    return [*tensors, *[None] * (length - len(tensors))]
+
+
 def _apply_backward(
     x: Tensor,
     state: Sequence[Tensor | None],
@@ -134,7 +139,14 @@ def _apply_backward(
     *shared, checkpoints, every, first, grads, surrogate, slope, scale, table, wanted = described
     numbers_and_options = (numbers, tuple(shared), every, surrogate, slope, scale, wanted)
     gradients: Sequence[Tensor] = Backward.apply(
-        numbers_and_options, x, checkpoints, first, table, *state, *parameters, *grads
+        numbers_and_options,
+        x,
+        checkpoints,
+        first,
+        table,
+        *_filled(state, FIRST_PARAMETER),
+        *_filled(parameters, TABLE - FIRST_PARAMETER),
+        *_filled(grads, len(INCOMING)),
     )
     return gradients
 

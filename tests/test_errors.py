@@ -370,9 +370,9 @@ RAW_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("beta length", {"parameters": [torch.zeros(4), *[None] * 6]}, "must repeat evenly"),
     ("beta empty", {"parameters": [torch.zeros(0), *[None] * 6]}, "must repeat evenly"),
     ("beta dims", {"parameters": [torch.zeros(2, 3, 5), *[None] * 6]}, "must repeat evenly"),
-    ("few parameters", {"parameters": [None] * 6}, "must have 7 entries"),
+    ("many parameters", {"parameters": [None] * 8}, "parameters must have at most 7 entries, got 8"),
     ("few numbers", {"numbers": [0.9]}, "must have 7 entries"),
-    ("few states", {"state": []}, "state must have 4 entries"),
+    ("many states", {"state": [None] * 5}, "state must have at most 4 entries, got 5"),
     ("membrane size", {"state": [torch.zeros(14), *[None] * 3]}, "state must have 15 elements, got 14"),
     ("membrane dtype", {"state": [torch.zeros(15).double(), *[None] * 3]}, "state must have the dtype"),
     ("steps", {"steps": -2}, "steps must be -1 or more"),
@@ -408,7 +408,7 @@ def test_raw_operators_keep_their_hands_off_other_memory(change: dict[str, Any],
 
 
 RAW_GRADIENTS: list[tuple[str, dict[str, Any], str]] = [
-    ("grads", {"grads": [None] * 8}, "grads must have 9 entries"),
+    ("grads", {"grads": [None] * 10}, "grads must have at most 9 entries, got 10"),
     ("shape", {"grads": [torch.zeros(4, 15), *[None] * 8]}, "gradient of the spikes has the wrong shape"),
     ("dtype", {"grads": [torch.zeros(4, 3, 5).double(), *[None] * 8]}, "the spikes has the wrong dtype"),
     (

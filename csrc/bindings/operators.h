@@ -32,8 +32,10 @@ std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Ten
                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
                                 double rest, int64_t outputs, int64_t checkpoint_every) {
-  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
-                        time_first, reset, traits,     refractory, rest};
+  const Tensors states = padded(state, kStates, "state");
+  const Tensors values = padded(parameters, kParameters, "parameters");
+  const Problem problem{x,          states, values, numbers,    time_dim, steps,
+                        time_first, reset,  traits, refractory, rest};
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;
@@ -49,9 +51,12 @@ std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Te
                                  double rest, const OptionalTensor& checkpoints, int64_t checkpoint_every,
                                  const OptionalTensor& first_spike, const Tensors& grads, int64_t surrogate,
                                  double slope, double scale, const OptionalTensor& table, int64_t wanted) {
-  const Problem problem{x,          state, parameters, numbers,    time_dim, steps,
-                        time_first, reset, traits,     refractory, rest};
-  const Gradients gradients{checkpoints, checkpoint_every, first_spike, grads, surrogate, slope, scale,
+  const Tensors states = padded(state, kStates, "state");
+  const Tensors values = padded(parameters, kParameters, "parameters");
+  const Tensors incoming = padded(grads, kIncoming, "grads");
+  const Problem problem{x,          states, values, numbers,    time_dim, steps,
+                        time_first, reset,  traits, refractory, rest};
+  const Gradients gradients{checkpoints, checkpoint_every, first_spike, incoming, surrogate, slope, scale,
                             table};
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {

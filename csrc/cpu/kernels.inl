@@ -44,11 +44,14 @@ struct Ahead {
   const T* write = nullptr;
 };
 
+// How many steps ahead of its use a row is asked for.
+constexpr int64_t kRowsAhead = 2;
+
+// The row of a series at step t, or null: there is none, or it is there already.
 template <typename T>
-Ahead<T> ahead_of(const Series<const T>& read, const Series<T>& write, const Block& block, int64_t t) {
-  const bool moves = read.data != nullptr && read.time_stride != 0 && !read.uniform;
-  return {moves ? row_of(read, block, t) : nullptr,
-          write.data != nullptr ? row_of(write, block, t) : nullptr};
+const T* row_to_ask_for(const Series<T>& series, const Block& block, int64_t t, int64_t first, int64_t last) {
+  const bool moves = series.data != nullptr && series.time_stride != 0 && !series.uniform;
+  return moves && t >= first && t < last ? row_of(series, block, t) : nullptr;
 }
 
 // Passes ask strip by strip, between their arithmetic: a processor has some twenty misses in flight, and a
@@ -878,7 +881,8 @@ void forward_task(const Forward<T>& args, const Block& block, const ForwardRows<
       }
       until_checkpoint = args.checkpoint_every - 1;
     }
-    const Ahead<T> next = t + 1 < steps ? ahead_of(args.x, stored, block, t + 1) : Ahead<T>{};
+    const Ahead<T> next{row_to_ask_for(args.x, block, t + kRowsAhead, 0, steps),
+                        row_to_ask_for(stored, block, t + 1, 0, steps)};
     const Ahead<S> ahead = take_along<S>(next, at_once, n);
     const S* x = read_row(args.x, block, t, rows.step.x);
     const S* drive = drive_row(neuron, rows.step, gain, x, before, after, n);
@@ -1006,7 +1010,7 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const Backward
   const bool gain = has_gain(args.parameter);
   const bool at_once = is_common(neuron) && !neuron.adaptive;
   for (int64_t t = first; t < last; ++t) {
-    const Ahead<T> next = t + 1 < last ? ahead_of(args.x, Series<T>{}, block, t + 1) : Ahead<T>{};
+    const Ahead<T> next{row_to_ask_for(args.x, block, t + kRowsAhead, first, last), nullptr};
     const Ahead<S> ahead = take_along<S>(next, at_once, n);
     const StateRows<S> before = rows.before(t - first);
     const StateRows<S> after = rows.before(t - first + 1);
@@ -1098,7 +1102,8 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
     recompute_chunk(args, block, rows, c, begin, end);
 
     for (int64_t t = end - 1; t >= begin; --t) {
-      const Ahead<T> next = t > 0 ? ahead_of(args.grad_spikes, stored, block, t - 1) : Ahead<T>{};
+      const Ahead<T> next{row_to_ask_for(args.grad_spikes, block, t - kRowsAhead, 0, steps),
+                          row_to_ask_for(stored, block, t - 1, 0, steps)};
       const Ahead<S> ahead = take_along<S>(next, at_once, n);
       const S* u = rows.u_of(t - begin);
       const StateRows<S> before = rows.before(t - begin);
