@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gc
 import random
+import re
 import statistics
 import sys
 import time
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     rate = verify(contenders, x)
     seconds = measure(contenders, x, labels, options.repeats)
+    parts = breakdown(contenders[0], x, labels, options.repeats)
     results = {
         "format": 1,
         "command": _machine.command(),
@@ -169,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: _quartiles([a / b for a, b in zip(times, seconds["fused"], strict=True)], 1.0)
             for name, times in seconds.items()
         },
+        "parts_of_fused": parts,
         "fused_times_of_no_neurons": _quartiles(
             [a / b for a, b in zip(seconds["fused"], seconds["no neurons"], strict=True)], 1.0
         ),
@@ -233,6 +236,43 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+# The operators of a step, by what they are there for: the first pattern found in a name decides.
+_PARTS = {
+    "LIF forward": r"^lif_cuda::lif_forward$",
+    "LIF backward": r"^lif_cuda::lif_backward$",
+    "Linear backward": r"(Addmm|Mm|T)Backward0$",
+    "Linear forward": r"^aten::linear$",
+    "optimiser": r"^Optimizer\.step",
+    "optimiser, zero_grad": r"^Optimizer\.zero_grad",
+    "loss": r"cross_entropy|(NllLoss|LogSoftmax)Backward0$",
+}
+
+
+def breakdown(contender: Contender, x: Tensor, labels: Tensor, repeats: int) -> dict[str, float]:
+    """The share of each part in the time of a training step, by torch's profiler; what is left is "other".
+
+    A share of the time that operators take on the CPU, without the profiler's own; on CUDA the time that the
+    host needs to launch them.
+    """
+    contender.train(x, labels)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with (
+        torch.profiler.profile(activities=activities) as profile,
+        torch.profiler.record_function("whole"),
+    ):
+        for _ in range(repeats):
+            contender.train(x, labels)
+    events = profile.key_averages()
+    whole = sum(event.cpu_time_total for event in events if event.key == "whole")
+    shares = dict.fromkeys(_PARTS, 0.0)
+    for event in events:
+        for part, pattern in _PARTS.items():
+            if re.search(pattern, event.key) and not event.key.startswith("autograd::engine"):
+                shares[part] += event.cpu_time_total / whole
+                break
+    return shares | {"other": 1 - sum(shares.values())}
+
+
 def _quartiles(values: Sequence[float], unit: float) -> dict[str, float]:
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"q1": low * unit, "median": middle * unit, "q3": high * unit}
@@ -258,8 +298,10 @@ def _table(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"fused takes {bound['median']:.2f} times ({bound['q1']:.2f} - {bound['q3']:.2f}) the step "
-        "without neurons",
+        "without neurons; where its time goes:",
+        "",
     ]
+    lines += [f"{part:<24}{share:>7.1%}" for part, share in results["parts_of_fused"].items()]
     return "\n".join(lines)
 
 

@@ -47,6 +47,8 @@ MUTATIONS = [
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", CPU, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
     Mutation("cpu: lost tail", CPU, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
+    Mutation("cpu: lost head of a stream", CPU, "    pass(0, i);\n", ""),
+    Mutation("cpu: lost end of a row", CPU, "    pass(i, n - i);\n", ""),
     Mutation("cpu: checkpoint late", CPU, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
     Mutation("cpu: states swapped", CPU, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
     Mutation("cpu: leak forgotten", CPU, "a[i] = mul(beta[i], gradient);", "a[i] = gradient;"),

@@ -449,6 +449,9 @@ def test_train_step_verifies_times_and_writes(tmp_path: Path, capsys: pytest.Cap
         assert 0 < times["q1"] <= times["median"] <= times["q3"]
     assert found["times_of_fused"]["fused"]["median"] == 1.0
     assert found["settings"]["steps"] == 4 and found["machine"]["threads"] == 1
+    parts = found["parts_of_fused"]
+    assert abs(sum(parts.values()) - 1) < 1e-9
+    assert all(parts[name] > 0 for name in parts if name != "other"), parts
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
 
