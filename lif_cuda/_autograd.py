@@ -51,7 +51,8 @@ class Call(NamedTuple):
     ) -> tuple[list[Tensor | None], list[Tensor | None], Tensor | None]:
         """The states, the parameters and the table of the given tensors, None where one is not given.
 
-        Lists end with what is given last: a None costs the operator as much as a tensor.
+        Lists end with what is given last: a None costs the operator as much as a tensor. They have one entry
+        at least: the runtime of AOTInductor does not take an empty list of optional tensors.
         """
         states: list[Tensor | None] = []
         parameters: list[Tensor | None] = []
@@ -63,7 +64,7 @@ class Call(NamedTuple):
                 to, at = (states, slot) if slot < FIRST_PARAMETER else (parameters, slot - FIRST_PARAMETER)
                 to += [None] * (at - len(to))
                 to.append(tensor)
-        return states, parameters, table
+        return states or [None], parameters or [None], table
 
 
 FIRST_PARAMETER, TABLE = 4, 11
