@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -158,6 +159,12 @@ def _given(plan: _Plan, x: Tensor, parameters: Parameters, membrane: Any, decay_
 _GAIN = Parameters._fields.index("gain")
 
 
+def _is_distributed(x: object) -> bool:
+    """Whether ``x`` is a DTensor: there is none before its module is imported, and here it is not."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
 def lif(
     x: Tensor,
     beta: float | Tensor,
@@ -269,6 +276,10 @@ def lif(
         return_state,
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
+    if type(x) is not Tensor and _is_distributed(x):
+        from . import _dtensor
+
+        return _dtensor.lif(lif, x, parameters, membrane, options)
     plan = _plan(x, parameters, membrane, options)
     call, layout = plan.call, plan.layout
     given = _given(plan, x, parameters, membrane, decay_input)
