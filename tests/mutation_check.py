@@ -118,7 +118,8 @@ def caught(mutation: Mutation) -> str | None:
         tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
         if mutation.path != CUDA:
             build_cpu(folder)
-            tests = ["tests/test_fuzz.py", "tests/test_numpy.py", "tests/test_lif.py"]
+            # Drawn cases last: hypothesis takes minutes to make a failure small.
+            tests = ["tests/test_numpy.py", "tests/test_lif.py", "tests/test_family.py", "tests/test_fuzz.py"]
         done = subprocess.run(
             [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
             cwd=folder,
