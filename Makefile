@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 SOURCES := setup.py pyproject.toml $(shell find build_backend csrc lif_cuda -type f \
   \( -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl' \))
-CPP_FILES := $(shell find csrc -type f \
+CPP_FILES := $(shell find csrc tests -type f \
   \( -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl' \))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

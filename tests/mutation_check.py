@@ -58,7 +58,7 @@ MUTATIONS = [
     Mutation("cpu: gain forgotten", CPU, "gain ? product_row(through_input", "false ? product_row(through_input"),
     Mutation("cpu: repeat ignored", CPU, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
     Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
-    Mutation("cuda: one step ahead", CUDA, "x[(t + kAhead) * x_stride]", "x[(t + kAhead - 1) * x_stride]"),
+    Mutation("cuda: one step ahead", CUDA, "load(t + kDirection * kAhead)", "load(t + kDirection * (kAhead - 1))"),
     Mutation("cuda: v of this step", CUDA, "v_before = reset_all(u_before);", "v_before = reset_all(u);"),
     Mutation("cuda: current gradient lost", CUDA, "dx = add(dx, grad_current);", ""),
     Mutation("cuda: chunk's last step", CUDA, "begin + args.chunk < steps ? begin + args.chunk : steps;\n    const Pack", "begin + args.chunk < steps ? begin + args.chunk - 1 : steps;\n    const Pack"),

@@ -136,7 +136,7 @@ def test_a_launch_is_wide_only_where_all_is_aligned(kernels: HostKernels) -> Non
 
 def test_few_neurons_go_narrow(kernels: HostKernels) -> None:
     """Where wide blocks would leave multiprocessors idle, four times as many narrow ones run."""
-    with kernels.multiprocessors(132):
+    with kernels.device(multiprocessors=132):
         for neurons, expected in ((65536, "narrow"), (132 * 1024, "wide")):
             functional.lif(torch.zeros(1, neurons), 0.9)
             assert kernels.last_kernel == expected
@@ -202,7 +202,7 @@ def test_devices_of_little_shared_memory(kernels: HostKernels, size: int) -> Non
         return spikes, leaf.grad
 
     expected = call(reference.lif)
-    with kernels.shared_memory(size):
+    with kernels.device(shared_bytes=size):
         found = call(functional.lif)
         assert kernels.last_kernel == "general"
     for one, other in zip(found, expected, strict=True):

@@ -131,6 +131,36 @@ LIF_FN Pack<T, W> load_row(const T* row, bool uniform) {
   return row == nullptr ? splat<T, W>(T{}) : uniform ? splat<T, W>(*row) : load<W>(row);
 }
 
+// body(t, value) for each step t from `first` on and before `last`, forward in time (kDirection 1) or
+// backward
+// (-1), where value is load(t): slot j holds the next step of its turn, loaded kAhead steps before it is
+// used. A series that does not move is loaded once and stays in its registers.
+template <int kDirection, typename Load, typename Body>
+LIF_FN void with_loads_ahead(int64_t first, int64_t last, bool moves, const Load& load, const Body& body) {
+  using Value = decltype(load(first));
+  const auto left = [&](int64_t t) { return kDirection * (last - t); };
+  Value ahead[kAhead];
+#pragma unroll
+  for (int j = 0; j < kAhead; ++j) {
+    const int64_t t = first + kDirection * j;
+    ahead[j] = left(t) > 0 ? load(t) : Value{};
+  }
+  for (int64_t turn = first; left(turn) > 0; turn += kDirection * kAhead) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int64_t t = turn + kDirection * j;
+      if (left(t) <= 0) {
+        break;
+      }
+      const Value value = ahead[j];
+      if (moves && left(t) > kAhead) {
+        ahead[j] = load(t + kDirection * kAhead);
+      }
+      body(t, value);
+    }
+  }
+}
+
 template <typename S>
 LIF_FN S surrogate(S z, const Surrogate<S>& surrogate) {
   switch (surrogate.shape) {
@@ -229,41 +259,24 @@ __global__ void __launch_bounds__(kForwardThreads) plain_forward_kernel(const Fo
   const S gain = args.parameter[kGain].value;
   Pack<S, W> count = splat<S, W>(S(0));
 
-  // A constant input is loaded once and stays in its register; otherwise slot j holds the next step t with
-  // t % kAhead == j, loaded kAhead steps before it is used.
-  Pack<T, W> ahead[kAhead];
-#pragma unroll
-  for (int j = 0; j < kAhead; ++j) {
-    ahead[j] = load_row<W>(j < steps ? x + j * x_stride : nullptr, args.x.uniform);
-  }
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = args.checkpoint_every;
-  for (int64_t first = 0; first < steps; first += kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int64_t t = first + j;
-      if (t >= steps) {
-        break;
-      }
-      if (checkpoint != nullptr && until_checkpoint-- == 0) {
-        store<W>(checkpoint + neuron, v);
-        checkpoint += neurons(args.extent);
-        until_checkpoint = args.checkpoint_every - 1;
-      }
-      const Pack<S, W> current = widen(ahead[j]);
-      if (x_stride != 0 && t + kAhead < steps) {
-        ahead[j] = load_row<W>(x + (t + kAhead) * x_stride, args.x.uniform);
-      }
-      const Pack<S, W> spikes = step(v, current, beta, theta, args.neuron, v_reset, gain);
-      if (spikes_out != nullptr) {
-        store<W>(spikes_out + t * args.spikes.time_stride, narrow<T>(spikes));
-      }
-#pragma unroll
-      for (int w = 0; w < W; ++w) {
-        count.at[w] = add(count.at[w], spikes.at[w]);
-      }
+  const auto load_x = [&](int64_t t) { return load_row<W>(x + t * x_stride, args.x.uniform); };
+  with_loads_ahead<1>(0, steps, x_stride != 0, load_x, [&](int64_t t, const Pack<T, W>& x_now) {
+    if (checkpoint != nullptr && until_checkpoint-- == 0) {
+      store<W>(checkpoint + neuron, v);
+      checkpoint += neurons(args.extent);
+      until_checkpoint = args.checkpoint_every - 1;
     }
-  }
+    const Pack<S, W> spikes = step(v, widen(x_now), beta, theta, args.neuron, v_reset, gain);
+    if (spikes_out != nullptr) {
+      store<W>(spikes_out + t * args.spikes.time_stride, narrow<T>(spikes));
+    }
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      count.at[w] = add(count.at[w], spikes.at[w]);
+    }
+  });
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }
@@ -363,6 +376,10 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   const int64_t x_stride = args.x.time_stride;
   const T* g = start_of(args.grad_spikes, place);
   const int64_t g_stride = args.grad_spikes.time_stride;
+  const auto load_x = [&](int64_t t) { return load_row<W>(x + t * x_stride, args.x.uniform); };
+  const auto load_g = [&](int64_t t) {
+    return load_row<W>(g == nullptr ? nullptr : g + t * g_stride, args.grad_spikes.uniform);
+  };
   const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
   const Pack<S, W> constant = constant_gradient<W>(args, place);
   T* grad_x = start_of(args.grad_x, place);
@@ -390,71 +407,40 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
                                    ? load_or_zero<W>(args.state[kMembrane], neuron)
                                    : load<W>(args.checkpoints + (chunk - 1) * neurons(args.extent) + neuron);
 
-    Pack<T, W> ahead[kAhead];
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      ahead[j] = load_row<W>(begin + j < end ? x + (begin + j) * x_stride : nullptr, args.x.uniform);
-    }
     Pack<S, W> v = v_begin;
-    for (int64_t first = begin; first < end; first += kAhead) {
+    with_loads_ahead<1>(begin, end, x_stride != 0, load_x, [&](int64_t t, const Pack<T, W>& x_now) {
+      const Pack<S, W> current = widen(x_now);
+      Pack<S, W> u;
 #pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        const int64_t t = first + j;
-        if (t >= end) {
-          break;
-        }
-        const Pack<S, W> current = widen(ahead[j]);
-        if (x_stride != 0 && t + kAhead < end) {
-          ahead[j] = load_row<W>(x + (t + kAhead) * x_stride, args.x.uniform);
-        }
-        Pack<S, W> u;
+      for (int w = 0; w < W; ++w) {
+        u.at[w] = integrate(beta.at[w], v.at[w], mul(gain, current.at[w]));
+      }
+      store<W>(column + (t - begin) * row, u);
+      v = reset_all(u);
+    });
+
+    Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
+    with_loads_ahead<-1>(end - 1, begin - 1, g_stride != 0, load_g, [&](int64_t t, const Pack<T, W>& g_now) {
+      Pack<S, W> incoming = widen(g_now);
+      if (counted) {
 #pragma unroll
         for (int w = 0; w < W; ++w) {
-          u.at[w] = integrate(beta.at[w], v.at[w], mul(gain, current.at[w]));
+          incoming.at[w] = add(incoming.at[w], constant.at[w]);
         }
-        store<W>(column + (t - begin) * row, u);
-        v = reset_all(u);
       }
-    }
-
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int64_t t = end - 1 - j;
-      ahead[j] =
-          load_row<W>(g != nullptr && t >= begin ? g + t * g_stride : nullptr, args.grad_spikes.uniform);
-    }
-    Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
-    for (int64_t last = end - 1; last >= begin; last -= kAhead) {
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        const int64_t t = last - j;
-        if (t < begin) {
-          break;
-        }
-        Pack<S, W> incoming = widen(ahead[j]);
-        if (g_stride != 0 && g != nullptr && t - kAhead >= begin) {
-          ahead[j] = load_row<W>(g + (t - kAhead) * g_stride, args.grad_spikes.uniform);
-        }
-        if (counted) {
-#pragma unroll
-          for (int w = 0; w < W; ++w) {
-            incoming.at[w] = add(incoming.at[w], constant.at[w]);
-          }
-        }
-        Pack<S, W> u_before = u;
-        Pack<S, W> v_before = v_begin;
-        if (t > begin) {
-          u_before = load<W>(column + (t - 1 - begin) * row);
-          v_before = reset_all(u_before);
-        }
-        const Pack<S, W> dx =
-            step_back(adjoint, incoming, u, v_before, beta, theta, options, args.surrogate, v_reset, gain);
-        if (grad_x != nullptr) {
-          store<W>(grad_x + t * args.grad_x.time_stride, narrow<T>(dx));
-        }
-        u = u_before;
+      Pack<S, W> u_before = u;
+      Pack<S, W> v_before = v_begin;
+      if (t > begin) {
+        u_before = load<W>(column + (t - 1 - begin) * row);
+        v_before = reset_all(u_before);
       }
-    }
+      const Pack<S, W> dx =
+          step_back(adjoint, incoming, u, v_before, beta, theta, options, args.surrogate, v_reset, gain);
+      if (grad_x != nullptr) {
+        store<W>(grad_x + t * args.grad_x.time_stride, narrow<T>(dx));
+      }
+      u = u_before;
+    });
   }
 
   if (args.grad_x_sum != nullptr) {
@@ -588,49 +574,34 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
   S alive = S(1);
   S first_spike = S(0);
 
-  T ahead[kAhead];
-#pragma unroll
-  for (int j = 0; j < kAhead; ++j) {
-    ahead[j] = j < steps ? x[j * x_stride] : T{};
-  }
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = args.checkpoint_every;
-  for (int64_t first = 0; first < steps; first += kAhead) {
+  const auto load_x = [&](int64_t t) { return x[t * x_stride]; };
+  with_loads_ahead<1>(0, steps, x_stride != 0, load_x, [&](int64_t t, const T& x_now) {
+    if (checkpoint != nullptr && until_checkpoint-- == 0) {
 #pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int64_t t = first + j;
-      if (t >= steps) {
-        break;
-      }
-      if (checkpoint != nullptr && until_checkpoint-- == 0) {
-#pragma unroll
-        for (int state = 0; state < kStates; ++state) {
-          if (has_state(options, state)) {
-            checkpoint[neuron] = state_of(own, state);
-            checkpoint += neurons(args.extent);
-          }
+      for (int state = 0; state < kStates; ++state) {
+        if (has_state(options, state)) {
+          checkpoint[neuron] = state_of(own, state);
+          checkpoint += neurons(args.extent);
         }
-        until_checkpoint = args.checkpoint_every - 1;
       }
-      const S current = lif::widen(ahead[j]);
-      if (x_stride != 0 && t + kAhead < steps) {
-        ahead[j] = x[(t + kAhead) * x_stride];
-      }
-      const OneStep<S> now = step_any(own, options, current);
-      if (spikes_out != nullptr) {
-        spikes_out[t * args.spikes.time_stride] = lif::narrow<T>(now.s);
-      }
-      if (trace != nullptr) {
-        trace[t * args.trace.time_stride] = lif::narrow<T>(own.v);
-      }
-      if (trace_before != nullptr) {
-        trace_before[t * args.trace_before.time_stride] = lif::narrow<T>(now.u);
-      }
-      count = add(count, now.s);
-      alive = mul(alive, sub(S(1), now.s));
-      first_spike = add(first_spike, alive);
+      until_checkpoint = args.checkpoint_every - 1;
     }
-  }
+    const OneStep<S> now = step_any(own, options, lif::widen(x_now));
+    if (spikes_out != nullptr) {
+      spikes_out[t * args.spikes.time_stride] = lif::narrow<T>(now.s);
+    }
+    if (trace != nullptr) {
+      trace[t * args.trace.time_stride] = lif::narrow<T>(own.v);
+    }
+    if (trace_before != nullptr) {
+      trace_before[t * args.trace_before.time_stride] = lif::narrow<T>(now.u);
+    }
+    count = add(count, now.s);
+    alive = mul(alive, sub(S(1), now.s));
+    first_spike = add(first_spike, alive);
+  });
   if (args.count != nullptr) {
     args.count[neuron] = count;
   }
@@ -715,53 +686,25 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       const int64_t slot = (chunk - 1) * states_of(options) + slot_of(options, state);
       return args.checkpoints + slot * neurons(args.extent) + neuron;
     });
-    T ahead[kAhead];
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      ahead[j] = begin + j < end ? x[(begin + j) * x_stride] : T{};
-    }
-    for (int64_t first = begin; first < end; first += kAhead) {
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        const int64_t t = first + j;
-        if (t >= end) {
-          break;
-        }
-        const int64_t at = t - begin;
-        const S current = lif::widen(ahead[j]);
-        if (x_stride != 0 && t + kAhead < end) {
-          ahead[j] = x[(t + kAhead) * x_stride];
-        }
-        kept_at(at, 1) = own.v;
-        if (options.synapse) {
-          kept_at(at, i_slot) = own.i;
-        }
-        if (options.adaptive) {
-          kept_at(at, b_slot) = own.b;
-        }
-        if (options.refractory > 0) {
-          kept_at(at, q_slot) = own.q;
-        }
-        kept_at(at, 0) = step_any(own, options, current).u;
-      }
-    }
-
-    const auto load_gradient = [&](int64_t t) {
-      return g_spikes == nullptr || t < begin ? T{} : g_spikes[t * g_stride];
-    };
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      ahead[j] = load_gradient(end - 1 - j);
-    }
-    // The ring turns by one a step: the body is too long to be unrolled over it.
-    for (int64_t t = end - 1; t >= begin; --t) {
+    const auto load_x = [&](int64_t t) { return x[t * x_stride]; };
+    with_loads_ahead<1>(begin, end, x_stride != 0, load_x, [&](int64_t t, const T& x_now) {
       const int64_t at = t - begin;
-      const T incoming = ahead[0];
-#pragma unroll
-      for (int j = 0; j + 1 < kAhead; ++j) {
-        ahead[j] = ahead[j + 1];
+      kept_at(at, 1) = own.v;
+      if (options.synapse) {
+        kept_at(at, i_slot) = own.i;
       }
-      ahead[kAhead - 1] = load_gradient(t - kAhead);
+      if (options.adaptive) {
+        kept_at(at, b_slot) = own.b;
+      }
+      if (options.refractory > 0) {
+        kept_at(at, q_slot) = own.q;
+      }
+      kept_at(at, 0) = step_any(own, options, lif::widen(x_now)).u;
+    });
+
+    const auto load_g = [&](int64_t t) { return g_spikes == nullptr ? T{} : g_spikes[t * g_stride]; };
+    with_loads_ahead<-1>(end - 1, begin - 1, g_stride != 0, load_g, [&](int64_t t, const T& g_now) {
+      const int64_t at = t - begin;
       const S u = kept_at(at, 0);
       const S v = kept_at(at, 1);
       const S i = options.synapse ? kept_at(at, i_slot) : S(0);
@@ -771,7 +714,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       const S s = silent ? S(0) : fire(u, theta, options.strict);
       const S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
 
-      S g = lif::widen(incoming);
+      S g = lif::widen(g_now);
       if (timed) {
         g = add(g, first_spike_gradient(later, first_spike, static_cast<S>(t)));
         later = first_spike_earlier(grad_first, later, s);
@@ -833,7 +776,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       if (grad_x != nullptr) {
         grad_x[t * args.grad_x.time_stride] = lif::narrow<T>(dx);
       }
-    }
+    });
   }
 
   const auto put = [&](S* to, S value) {

@@ -2,9 +2,9 @@
 // compiler and run, one thread after another.
 //
 // That is a faithful machine for these kernels because their threads never meet: no synchronisation, and no
-// atomics but a sum of integers. The one thing that running in turn could hide is a thread that relies on, or tramples on,
-// another's shared memory. So a thread starts with all of it poisoned, and each word it writes becomes its
-// own: a second writer is a fault. Order can hide nothing else, and it runs backwards here.
+// atomics but a sum of integers. The one thing that running in turn could hide is a thread that relies on, or
+// tramples on, another's shared memory. So a thread starts with all of it poisoned, and each word it writes
+// becomes its own: a second writer is a fault. Order can hide nothing else, and it runs backwards here.
 #pragma once
 
 #include <cstddef>
@@ -67,7 +67,7 @@ struct Launch {
 inline Launch last_launch;
 inline std::string fault;
 inline int shared_optin = kSharedOptin;  // at the most kSharedOptin
-inline int multiprocessors = 1;  // so few that the smallest grid is wide where it can be
+inline int multiprocessors = 1;          // so few that the smallest grid is wide where it can be
 inline cudaError_t last_error = cudaSuccess;
 inline std::map<const void*, int> shared_limit;
 

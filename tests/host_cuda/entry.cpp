@@ -3,9 +3,8 @@
 //
 // launchers.inl is csrc/cuda/lif_cuda.cu with its kernel<<<...>>>(...) written as a call, which is all that
 // a C++ compiler does not understand; harness.py makes it.
-#include "launchers.inl"
-
 #include "bindings/operators.h"
+#include "launchers.inl"
 
 namespace lif::bindings {
 namespace {
@@ -91,14 +90,10 @@ __attribute__((visibility("default"))) const char* host_last_kernel() {
   return "none";
 }
 
-// Multiprocessors that the stand-in for a device claims to have.
-__attribute__((visibility("default"))) void host_set_multiprocessors(int count) {
-  host_cuda::multiprocessors = count;
-}
-
-// Shared memory that a block of it may ask for, in bytes.
-__attribute__((visibility("default"))) void host_set_shared_optin(int bytes) {
-  host_cuda::shared_optin = bytes;
+// Multiprocessors that the stand-in for a device claims to have, and what a block of it may ask for.
+__attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {
+  host_cuda::multiprocessors = multiprocessors;
+  host_cuda::shared_optin = shared_bytes;
 }
 
 __attribute__((visibility("default"))) int64_t host_longest_chunk() {

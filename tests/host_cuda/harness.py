@@ -16,6 +16,7 @@ from _compile import CSRC, ROOT, build_flags, compile_source
 from lif_cuda import _ops
 
 SHIM = Path(__file__).resolve().parent
+SHARED_BYTES = 227 * 1024  # kSharedOptin of cuda_runtime.h
 SANITIZER_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 
 
@@ -62,22 +63,13 @@ class HostKernels:
         return int(self._library.host_longest_chunk())
 
     @contextmanager
-    def multiprocessors(self, count: int) -> Iterator[None]:
-        """Let the device have so many multiprocessors."""
-        self._library.host_set_multiprocessors(count)
+    def device(self, *, multiprocessors: int = 1, shared_bytes: int = SHARED_BYTES) -> Iterator[None]:
+        """Let the device have so many multiprocessors, and a block so many bytes of shared memory."""
+        self._library.host_set_device(multiprocessors, shared_bytes)
         try:
             yield
         finally:
-            self._library.host_set_multiprocessors(1)
-
-    @contextmanager
-    def shared_memory(self, size: int) -> Iterator[None]:
-        """Let a block of the device ask for so many bytes of shared memory."""
-        self._library.host_set_shared_optin(size)
-        try:
-            yield
-        finally:
-            self._library.host_set_shared_optin(227 * 1024)
+            self._library.host_set_device(1, SHARED_BYTES)
 
 
 def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
