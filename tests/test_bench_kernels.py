@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import _memory
 import kernels
 import pytest
 import torch
@@ -34,6 +35,21 @@ def test_rivals_that_are_missing_say_why() -> None:
         assert wrong(contender, torch.randn(9, 4, 50) * 0.5 + 0.3) is None, contender.name
 
 
+def test_targets() -> None:
+    def target(name: str, shape: tuple[int, int, int], training: bool) -> float | None:
+        return kernels.target_of(
+            name, {"shape": shape, "training": training, "neuron_steps": shape[0] * shape[1] * shape[2]}
+        )
+
+    assert target("copy", (8, 64, 128), False) is None
+    assert target("copy", (25, 128, 1000), True) == 1 / 1.15
+    assert target("copy", (1000, 16, 256), True) == 1 / 1.3
+    assert target("torch.compile", (8, 64, 128), True) == 2.5
+    assert target("torch.compile", (16, 64, 16384), True) == 1.5
+    assert target("eager loop", (1000, 16, 256), False) == 30
+    assert target("Norse", (8, 64, 128), True) == 10
+
+
 def test_statistics() -> None:
     timing = kernels.summarise([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
@@ -43,9 +59,9 @@ def test_statistics() -> None:
 def test_what_is_saved_is_the_input() -> None:
     # 4 bytes a neuron-step: x. Checkpoints come with long series: 4 / K more.
     x = torch.randn(25, 8, 128)
-    assert kernels.saved_bytes(lif_cuda_fused, x) == x.numel() * 4
+    assert _memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4
     x = torch.randn(96, 8, 128)
-    assert kernels.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
+    assert _memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
 
 
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +88,9 @@ def test_the_gpu_script_is_a_script() -> None:
 def test_peak_memory_of_a_call() -> None:
     """A call that holds 64 MiB for a moment is seen to; one that holds nothing is not."""
     cpu = torch.device("cpu")
-    held = kernels.peak_bytes(lambda: torch.ones(16 << 20).sum(), cpu)
+    held = _memory.peak_bytes(lambda: torch.ones(16 << 20).sum(), cpu)
     if held is None:
         pytest.skip("this system does not tell the peak of a process")
     assert 60 << 20 < held < 80 << 20
-    nothing = kernels.peak_bytes(lambda: None, cpu)
+    nothing = _memory.peak_bytes(lambda: None, cpu)
     assert nothing is not None and nothing < 4 << 20
