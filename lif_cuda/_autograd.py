@@ -168,10 +168,11 @@ def gradients_of(
     )
 
 
+# Said wherever a second derivative could otherwise come out as a silent zero.
 NO_SECOND_DERIVATIVE = (
-    "the fused LIF has no second derivative: its surrogate gradient is defined for one "
-    "backward pass. Use lif_cuda.ReferenceLIF where create_graph=True is needed, or detach "
-    "the gradient"
+    "the fused LIF has no second derivative: its surrogate gradient is defined for one backward pass. Use "
+    "lif_cuda.ReferenceLIF and torch.autograd with create_graph=True where one is needed, or detach the "
+    "gradient"
 )
 
 

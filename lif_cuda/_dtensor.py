@@ -109,7 +109,7 @@ def lif(
 
     local = {n: local_parameter(n, v) for n, v in zip(Parameters._fields, parameters, strict=True)}
     own_state: Any = (
-        NeuronState(*map(local_state, membrane))  # type: ignore[arg-type]
+        NeuronState._make(map(local_state, membrane))
         if isinstance(membrane, NeuronState)
         else local_state(membrane)
     )
@@ -130,4 +130,4 @@ def lif(
     if not isinstance(state, NeuronState):
         return out, whole_output("membrane", state)
     parts = [None if part is None else whole_output("membrane", part) for part in state]
-    return out, NeuronState(*parts)  # type: ignore[arg-type]
+    return out, NeuronState._make(parts)

@@ -4,14 +4,15 @@ Transforms need functions with a ``setup_context`` and a rule for vmap, which co
 ``_autograd.py`` does; so they are used only where a transform is at work.
 
 The rule for vmap is one launch, not one a sample: the mapped axis becomes one more axis of neurons, after
-time where x has time first, else before all. Parameters that are not mapped stay as they are; their gradients
+time where x is mapped and has time first, else before all; an x that is not mapped is read once for each
+sample, as it lies. Parameters that are not mapped stay as they are; their gradients
 are taken for each sample, as vmap wants them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,9 +40,12 @@ class _Mapped:
         self.size = size
         constant = steps >= 0
         # The place of the samples in a tensor with a time axis; in one without, they come first.
-        self.place = 1 if time_dim == 0 else 0
+        self.place = 1 if time_dim == 0 and x_dim is not None else 0
         self.time_dim = time_dim + 1 - self.place
-        self.x = self.tensor(x, x_dim, 0 if constant else self.place)
+        if x_dim is None and time_dim == 0:
+            self.x = x.contiguous().expand(size, *x.shape)  # an outer axis of stride 0: no copies
+        else:
+            self.x = self.tensor(x, x_dim, 0 if constant else self.place)
         sizes = list(self.x.shape)
         if not constant:
             del sizes[self.time_dim]
@@ -61,6 +65,18 @@ class _Mapped:
         value = self.tensor(value, dim, 0)
         value = value.reshape(self.size, *(1,) * (len(self.features) - value.dim()), *value.shape[1:])
         return _layout.arrange_parameter(value, self.features, None)
+
+
+class _Options(NamedTuple):
+    """The arguments of ``lif_backward`` that are no tensors."""
+
+    numbers: list[float]
+    described: tuple[Any, ...]  # Call.described
+    every: int
+    surrogate: int
+    slope: float
+    scale: float
+    wanted: int
 
 
 class Forward(torch.autograd.Function):
@@ -87,6 +103,14 @@ class Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return gradients_of(ctx, grads, _apply_backward)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(
+            "the fused LIF has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); use "
+            "torch.func.jacrev, vjp or grad, and for a second derivative lif_cuda.ReferenceLIF and "
+            "torch.autograd with create_graph=True"
+        )
 
     @staticmethod
     def vmap(
@@ -137,9 +161,8 @@ def _apply_backward(
 ) -> Sequence[Tensor]:
     """``lif_backward`` through ``Backward``, whose tensors have to be arguments of their own."""
     *shared, checkpoints, every, first, grads, surrogate, slope, scale, table, wanted = described
-    numbers_and_options = (numbers, tuple(shared), every, surrogate, slope, scale, wanted)
     gradients: Sequence[Tensor] = Backward.apply(
-        numbers_and_options,
+        _Options(numbers, tuple(shared), every, surrogate, slope, scale, wanted),
         x,
         checkpoints,
         first,
@@ -155,25 +178,24 @@ class Backward(torch.autograd.Function):
     """``lif_backward`` for transforms."""
 
     @staticmethod
-    def forward(options: Any, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        numbers, shared, every, surrogate, slope, scale, wanted = options
+    def forward(options: _Options, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         checkpoints, first, table, *others = tensors
         return tuple(
             _ops.lif_backward(
                 x,
                 others[:FIRST_PARAMETER],
                 others[FIRST_PARAMETER:TABLE],
-                numbers,
-                *shared,
+                options.numbers,
+                *options.described,
                 checkpoints,
-                every,
+                options.every,
                 first,
                 others[TABLE:],
-                surrogate,
-                slope,
-                scale,
+                options.surrogate,
+                options.slope,
+                options.scale,
                 table,
-                wanted,
+                options.wanted,
             )
         )
 
@@ -187,10 +209,10 @@ class Backward(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], options: Any, x: Tensor, *tensors: Tensor | None
+        info: Any, in_dims: tuple[Any, ...], options: _Options, x: Tensor, *tensors: Tensor | None
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        numbers, shared, every, surrogate, slope, scale, wanted = options
-        time_dim, steps, time_first, *traits = shared
+        time_dim, steps, time_first, *traits = options.described
+        wanted = options.wanted
         mapped = _Mapped(info.batch_size, x, in_dims[1], time_dim, steps)
         checkpoints, first, table, *others = tensors
         checkpoints_dim, first_dim, _, *dims = in_dims[2:]
@@ -208,7 +230,7 @@ class Backward(torch.autograd.Function):
                 timed = INCOMING[at - TABLE] in SERIES
                 arranged.append(mapped.tensor(tensor, dim, mapped.place if timed else 0))
         results = Backward.apply(
-            (numbers, (mapped.time_dim, steps, False, *traits), every, surrogate, slope, scale, wanted),
+            options._replace(described=(mapped.time_dim, steps, False, *traits)),
             mapped.x,
             None if checkpoints is None else mapped.tensor(checkpoints, checkpoints_dim, 2),
             None if first is None else mapped.tensor(first, first_dim, 0),

@@ -277,7 +277,7 @@ def lif(
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
     if type(x) is not Tensor and _is_distributed(x):
-        from . import _dtensor
+        from . import _dtensor  # it imports torch.distributed, which most programs do not need
 
         return _dtensor.lif(lif, x, parameters, membrane, options)
     plan = _plan(x, parameters, membrane, options)
@@ -290,6 +290,7 @@ def lif(
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
     given_steps = -1 if steps is None else steps
+    # As torch.autograd.Function.apply itself asks; there is no public way to.
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     if differentiate or transformed:
         length = x.shape[layout.time_dim] if steps is None else steps

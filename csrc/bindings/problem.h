@@ -119,8 +119,8 @@ inline Shape with_axis(Shape shape, int64_t at, int64_t size) {
   return shape;
 }
 
-// A list of tensors at its full length. Callers leave out the empty end: an entry costs 0.2 us on its way
-// here.
+// A list of tensors at its full length. Callers leave out the empty end: an entry costs 0.1 us on its way
+// here, and most calls give none of the eleven states and parameters.
 inline Tensors padded(const Tensors& tensors, size_t length, const char* name) {
   STD_TORCH_CHECK(tensors.size() <= length, name, " must have at most ", length, " entries, got ",
                   tensors.size());
