@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (a mutation is a line)
 """Break the kernels, one way at a time, and see the suite catch each.
 
-    python -P tests/mutation_check.py            all, some ten minutes on two cores
+    python -P tests/mutation_check.py            all, some fifteen minutes on two cores
     python -P tests/mutation_check.py tail leak  those whose names contain a word
 
 Works on a copy of the repository; prints a line for each mutation and exits with 1 if one survives. Not part of
