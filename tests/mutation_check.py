@@ -26,7 +26,8 @@ import torch
 from _compile import ROOT, build_flags, cxx
 from host_cuda.harness import _target_version
 
-CPU, CUDA, STEP = "csrc/cpu/kernels.inl", "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
+CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
+ROWS, PLAIN, GENERAL = (f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "general"))
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,25 @@ MUTATIONS = [
     Mutation("silence a step short", STEP, "s != S(0) ? refractory :", "s != S(0) ? refractory - S(1) :"),
     Mutation("reset gradient sign", STEP, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
-    Mutation("cpu: missing detach", CPU, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
-    Mutation("cpu: lost tail", CPU, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
-    Mutation("cpu: lost head of a stream", CPU, "    pass(0, i);\n", ""),
-    Mutation("cpu: lost end of a row", CPU, "    pass(i, n - i);\n", ""),
-    Mutation("cpu: checkpoint late", CPU, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
-    Mutation("cpu: states swapped", CPU, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
-    Mutation("cpu: leak forgotten", CPU, "a[i] = mul(beta[i], gradient);", "a[i] = gradient;"),
-    Mutation("cpu: count as rate", CPU, "static_cast<S>(steps > 0 ? steps : 1), n);", "S(1), n);"),
-    Mutation("cpu: silent neurons learn", CPU, "clear_row(rows.h, silence, n);", ""),
-    Mutation("cpu: trace gradient lost", CPU, "add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);", ""),
-    Mutation("cpu: gain forgotten", CPU, "gain ? product_row(through_input", "false ? product_row(through_input"),
-    Mutation("cpu: repeat ignored", CPU, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
+    Mutation("cpu: missing detach", GENERAL, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
+    Mutation("cpu: lost tail", ROWS, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
+    Mutation("cpu: repeat ignored", ROWS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
+    Mutation("cpu: count as rate", ROWS, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: checkpoint late", GENERAL, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
+    Mutation("cpu: states swapped", GENERAL, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
+    Mutation("cpu: silent neurons learn", GENERAL, "clear_row(rows.h, silence, n);", ""),
+    Mutation("cpu: trace gradient lost", GENERAL, "add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);", ""),
+    Mutation("cpu: gain forgotten", GENERAL, "gain ? product_row(through_input", "false ? product_row(through_input"),
+    Mutation("plain: leak forgotten", PLAIN, "a.at[k] = mul(beta.at[k], d.at[k]);", "a.at[k] = d.at[k];"),
+    Mutation("plain: end of a block", PLAIN, "if (whole < n) {\n    Tail<T> x,", "if (whole + 1 < n) {\n    Tail<T> x,"),
+    Mutation("plain: end of a block, backward", PLAIN, "if (whole < n) {\n    Tail<T> g,", "if (whole + 1 < n) {\n    Tail<T> g,"),
+    Mutation("plain: checkpoint late", PLAIN, "if (until_checkpoint == 0) {", "if (until_checkpoint == -1) {"),
+    Mutation("plain: a tile over a checkpoint", PLAIN, "left = last - t < until_checkpoint ? last - t : until_checkpoint;", "left = last - t;"),
+    Mutation("plain: missing detach", PLAIN, "backward_groups<Reset::subtract, true>(", "backward_groups<Reset::subtract, false>("),
+    Mutation("plain: first step of a chunk", PLAIN, "tile.first = t == begin;", "tile.first = t == 0;"),
+    Mutation("plain: counts forgotten", PLAIN, "tile.counted = constant != nullptr;", "tile.counted = false;"),
+    Mutation("plain: gain forgotten", PLAIN, "if (!kBare && rows.has_gain) {", "if (false) {"),
+    Mutation("plain: streams where it cannot", PLAIN, "&& can_stream(args.spikes, block)", ""),
     Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: one step ahead", CUDA, "load(t + kDirection * kAhead)", "load(t + kDirection * (kAhead - 1))"),
     Mutation("cuda: v of this step", CUDA, "v_before = reset_all(u_before);", "v_before = reset_all(u);"),

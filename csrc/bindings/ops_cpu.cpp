@@ -1,6 +1,6 @@
 // The operators on the CPU: tensors in, tasks on torch's own threads, tensors out.
 #include "bindings/operators.h"
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 
 namespace lif::bindings {
 namespace {

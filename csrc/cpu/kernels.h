@@ -1,12 +1,12 @@
 // The CPU kernels: raw pointers and sizes, no torch.
 //
 // Work is cut into tasks of neighbouring neurons that own all their time steps, so tasks are independent
-// and the numbers do not depend on how many threads run them.
+// and the numbers do not depend on how many threads run them. This header is compiled for each SIMD level,
+// so it has no function that the linker could share between them; those are in dispatch.h.
 #pragma once
 
 #include <cstdint>
 
-#include "cpu/simd.h"
 #include "neuron/params.h"
 
 namespace lif::cpu {
@@ -23,18 +23,6 @@ struct Tiling {
 // would be kinder to the hardware prefetcher.
 constexpr int64_t kForwardNeurons = 512;
 constexpr int64_t kBackwardNeurons = 512;
-
-// Tasks of `most` neurons, or fewer where that would leave threads idle. Whole cache lines each.
-inline Tiling tile(const Extent& extent, int64_t most, int64_t threads) {
-  constexpr int64_t kLine = 16;
-  const int64_t share = (neurons(extent) + threads - 1) / threads;
-  const int64_t rounded = (share + kLine - 1) / kLine * kLine;
-  Tiling tiling;
-  tiling.neurons = rounded < kLine ? kLine : rounded > most ? most : rounded;
-  tiling.tasks_per_outer = (extent.inner + tiling.neurons - 1) / tiling.neurons;
-  tiling.tasks = extent.outer * tiling.tasks_per_outer;
-  return tiling;
-}
 
 // The kernels for tensors of type T.
 template <typename T>
@@ -61,21 +49,5 @@ template <typename T>
 Kernels<T> kernels();
 }
 #endif
-
-// The kernels of the SIMD level in use.
-template <typename T>
-Kernels<T> active_kernels() {
-#if defined(__x86_64__)
-  switch (active_simd()) {
-    case Simd::avx512:
-      return avx512::kernels<T>();
-    case Simd::avx2:
-      return avx2::kernels<T>();
-    case Simd::baseline:
-      break;
-  }
-#endif
-  return baseline::kernels<T>();
-}
 
 }  // namespace lif::cpu

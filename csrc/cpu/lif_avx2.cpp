@@ -1,5 +1,8 @@
 // The CPU kernels for processors with AVX2.
 #include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -9,10 +12,9 @@
 #include <new>
 #include <type_traits>
 
-#include "cpu/kernels.h"
-
 // From here on the compiler may use AVX2. The headers above must come first: an inline function of the
-// standard library compiled for this target could be the copy that the linker keeps for everyone. "fma" is
+// standard library compiled for this target could be the copy that the linker keeps for everyone. Our own
+// have internal linkage, and come later: a function compiled before this line could not work on wide vectors. "fma" is
 // left out on purpose: the roundings are part of the contract.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
@@ -21,6 +23,7 @@
 #endif
 
 #define LIF_SIMD avx2
+#define LIF_SIMD_BYTES 32
 #define LIF_SIMD_F16C
 #define LIF_SIMD_STREAM
 #include "cpu/kernels.inl"

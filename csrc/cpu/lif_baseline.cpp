@@ -7,7 +7,6 @@
 #include <new>
 #include <type_traits>
 
-#include "cpu/kernels.h"
-
 #define LIF_SIMD baseline
+#define LIF_SIMD_BYTES 16
 #include "cpu/kernels.inl"

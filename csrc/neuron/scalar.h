@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include <type_traits>
+
 #if defined(__CUDACC__)
 #define LIF_FN __host__ __device__ __forceinline__ static
 #else
@@ -44,6 +46,16 @@ LIF_FN S div(S a, S b) {
   return a / b;
 }
 #endif
+
+// A constant. S may be a vector of numbers (cpu/vector.h): the equations are written once for both.
+template <typename S>
+LIF_FN S number(double value) {
+  if constexpr (std::is_arithmetic_v<S>) {
+    return static_cast<S>(value);
+  } else {
+    return S{} + static_cast<std::remove_reference_t<decltype(S{}[0])>>(value);
+  }
+}
 
 LIF_FN float magnitude(float a) { return fabsf(a); }
 LIF_FN double magnitude(double a) { return fabs(a); }

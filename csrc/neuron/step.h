@@ -30,7 +30,7 @@
 //   dv_reset += a[t] * s[t]                    "zero"
 //
 // These are all the equations there are: the CPU and the CUDA kernels call the functions below, S being
-// float or double, and decide only which neuron and which time step come next.
+// float, double or a vector of them, and decide only which neuron and which time step come next.
 #pragma once
 
 #include "neuron/scalar.h"
@@ -65,7 +65,7 @@ LIF_FN S adapted_threshold(S theta, S kappa, S b) {
 
 template <typename S>
 LIF_FN S fire(S u, S theta, bool strict) {
-  return (strict ? u > theta : u >= theta) ? S(1) : S(0);
+  return (strict ? u > theta : u >= theta) ? number<S>(1) : number<S>(0);
 }
 
 template <typename S>
@@ -75,7 +75,7 @@ LIF_FN S reset_subtract(S u, S theta, S s) {
 
 template <typename S>
 LIF_FN S reset_zero(S u, S v_reset, S s) {
-  return s != S(0) ? v_reset : u;
+  return s != number<S>(0) ? v_reset : u;
 }
 
 template <typename S>
@@ -107,7 +107,7 @@ LIF_FN S reach_spike(Reset kind, bool detached, S g, S u, S theta, S v_reset, S 
 
 template <typename S>
 LIF_FN S keep(Reset kind, S a, S s) {
-  return kind == Reset::zero && s != S(0) ? S(0) : a;
+  return kind != Reset::zero ? a : s != number<S>(0) ? number<S>(0) : a;
 }
 
 template <typename S>

@@ -73,11 +73,16 @@ LIF_FN float widen(Half value) {
 #endif
 }
 
+// The nearest bfloat16 of a number, or of each of a vector of them, in the low half of its bits.
+template <typename Value, typename Bits>
+LIF_FN Bits bfloat16_bits(Value value, Bits bits) {
+  const Bits rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  const Bits nan = (bits >> 16 & 0x8000u) | 0x7fc0u;
+  return value != value ? nan : rounded;
+}
+
 LIF_FN BFloat16 to_bfloat16(float value) {
-  const uint32_t bits = bits_of(value);
-  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  const uint32_t nan = 0x7fc0u | (bits >> 16 & 0x8000u);
-  return {static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded)};
+  return {static_cast<uint16_t>(bfloat16_bits(value, bits_of(value)))};
 }
 
 LIF_FN Half to_half(float value) {

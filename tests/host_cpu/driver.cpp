@@ -26,7 +26,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/dispatch.h"
 
 namespace {
 

@@ -1,0 +1,152 @@
+// Vectors as wide as the SIMD level's registers, in the compiler's own vector types: the functions of
+// neuron/step.h take them as they take numbers. Loads and stores convert from and to the type in memory.
+#pragma once
+
+#include "neuron/storage.h"
+
+namespace lif::cpu::LIF_SIMD {
+namespace {
+
+template <typename S>
+struct VectorType {
+  typedef S type __attribute__((vector_size(LIF_SIMD_BYTES)));
+};
+template <typename S>
+using Vector = typename VectorType<S>::type;
+
+// Neurons of a vector whose state is S.
+template <typename S>
+constexpr int64_t kLanes = LIF_SIMD_BYTES / sizeof(S);
+
+using Words [[gnu::vector_size(LIF_SIMD_BYTES)]] = uint32_t;
+using HalfWords [[gnu::vector_size(LIF_SIMD_BYTES / 2)]] = uint16_t;
+
+template <typename S>
+[[gnu::always_inline]] inline Vector<S> splat(S value) {
+  return Vector<S>{} + value;
+}
+
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline Vector<S> load(const T* from) {
+  if constexpr (std::is_same_v<T, S>) {
+    Vector<S> value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+  } else {
+    HalfWords bits;
+    std::memcpy(&bits, from, sizeof bits);
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      return (Vector<S>)(__builtin_convertvector(bits, Words) << 16);
+    } else {
+#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
+      // The forms with a mask: GCC 12 warns of an undefined value inside the others.
+      return (Vector<S>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
+#elif defined(LIF_SIMD_F16C)
+      return (Vector<S>)_mm256_cvtph_ps((__m128i)bits);
+#else
+      Vector<S> value;
+      for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
+        value[lane] = widen(Half{bits[lane]});
+      }
+      return value;
+#endif
+    }
+  }
+}
+
+// The elements of a vector as they lie in memory.
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline auto packed(Vector<S> value) {
+  if constexpr (std::is_same_v<T, S>) {
+    return value;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return __builtin_convertvector(bfloat16_bits(value, (Words)value), HalfWords);
+  } else {
+#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
+    return (HalfWords)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(LIF_SIMD_F16C)
+    return (HalfWords)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+    HalfWords bits;
+    for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
+      bits[lane] = to_half(value[lane]).bits;
+    }
+    return bits;
+#endif
+  }
+}
+
+// The same for spikes, which every type holds exactly: no rounding.
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline auto packed_spikes(Vector<S> value) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    return __builtin_convertvector((Words)value >> 16, HalfWords);
+  } else {
+    return packed<T>(value);
+  }
+}
+
+// Write elements, past the caches if `streamed`; then `to` is a multiple of their size.
+template <typename T, typename Elements>
+[[gnu::always_inline]] inline void store(T* to, Elements elements, [[maybe_unused]] bool streamed = false) {
+#if defined(LIF_SIMD_STREAM)
+  if (streamed) {
+#if LIF_SIMD_BYTES == 64
+    if constexpr (sizeof elements == 64) {
+      return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)elements);
+    }
+#endif
+    if constexpr (sizeof elements == 32) {
+      return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)elements);
+    }
+    if constexpr (sizeof elements == 16) {
+      return _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)elements);
+    }
+  }
+#endif
+  std::memcpy(to, &elements, sizeof elements);
+}
+
+// Vectors that are computed side by side: a step's five roundings wait for each other, some 14 cycles, and
+// two vectors wait together.
+constexpr int64_t kGroup = 4;
+
+template <typename S>
+struct Group {
+  Vector<S> at[kGroup];
+};
+
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline Group<S> load_group(const T* from) {
+  Group<S> group;
+  for (int64_t k = 0; k < kGroup; ++k) {
+    group.at[k] = load(from + k * kLanes<S>);
+  }
+  return group;
+}
+
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline void store_group(T* to, const Group<S>& group, bool streamed = false) {
+  for (int64_t k = 0; k < kGroup; ++k) {
+    store(to + k * kLanes<S>, packed<T>(group.at[k]), streamed);
+  }
+}
+
+template <typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline void store_spikes(T* to, const Group<S>& group, bool streamed) {
+  for (int64_t k = 0; k < kGroup; ++k) {
+    store(to + k * kLanes<S>, packed_spikes<T>(group.at[k]), streamed);
+  }
+}
+
+template <typename S, typename Of>
+[[gnu::always_inline]] inline Group<S> each(const Group<S>& one, const Group<S>& other, Of of) {
+  Group<S> group;
+  for (int64_t k = 0; k < kGroup; ++k) {
+    group.at[k] = of(one.at[k], other.at[k]);
+  }
+  return group;
+}
+
+}  // namespace
+}  // namespace lif::cpu::LIF_SIMD
