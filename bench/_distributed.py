@@ -27,10 +27,19 @@ class DeviceError(Exception):
 
 @contextmanager
 def job() -> Iterator[None]:
-    """While open, the processes of torchrun are one job, of which the first alone prints."""
+    """While open, the processes of torchrun are one job, of which the first alone prints.
+
+    Exits with a message if this process was started like one of several, but not by torchrun.
+    """
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         yield
         return
+    missing = {"MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"} - os.environ.keys()
+    if missing:
+        sys.exit(
+            "error: the environment must be that of torchrun or of one process, got RANK, WORLD_SIZE and "
+            f"LOCAL_RANK without {', '.join(sorted(missing))}; start by torchrun, or unset these three"
+        )
     # gloo in any case: it also carries what is not a tensor, without a detour through a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     with redirect_stdout(sys.stdout if rank() == 0 else None):  # print() is silent on None
@@ -41,17 +50,17 @@ def job() -> Iterator[None]:
 
 def rank() -> int:
     """Which of the processes this is; 0 is the first."""
-    return dist.get_rank() if _several() else 0
+    return dist.get_rank() if _by_torchrun() else 0
 
 
 def size() -> int:
     """How many processes share the job."""
-    return dist.get_world_size() if _several() else 1
+    return dist.get_world_size() if _by_torchrun() else 1
 
 
 def launcher() -> list[str]:
     """The words of a command line before the script's name that start as many processes."""
-    if not _several():
+    if not _by_torchrun():
         return ["python"]
     nodes, here = os.environ["GROUP_WORLD_SIZE"], os.environ["LOCAL_WORLD_SIZE"]
     return ["torchrun", "--nnodes", nodes, "--nproc-per-node", here]
@@ -64,7 +73,7 @@ def choose_device(device: torch.device) -> None:
         DeviceError: ``device`` is one certain GPU, or there are fewer GPUs than processes; see
             :func:`in_first`.
     """
-    if _several() and device.type == "cuda":
+    if _by_torchrun() and device.type == "cuda":
         in_first(_require_gpus, device)
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
@@ -72,7 +81,7 @@ def choose_device(device: torch.device) -> None:
 def _require_gpus(device: torch.device) -> None:
     if device.index is not None:
         raise DeviceError(
-            f"--device must be cuda, without a number, under torchrun, as each process has its own GPU; got "
+            "--device must be cuda, without a number, under torchrun, as each process has its own GPU; got "
             f"{device}; give cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
         )
     processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -113,7 +122,7 @@ def share(count: int) -> slice:
 
 def summed(tensor: Tensor) -> Tensor:
     """``tensor``, which becomes its sum over the processes."""
-    if _several():
+    if _by_torchrun():
         dist.all_reduce(tensor)
     return tensor
 
@@ -126,16 +135,16 @@ def parallel(model: nn.Module, example: Tensor) -> nn.Module:
             each forward pass to one in the other processes, which when evaluating may have fewer.
         example: an input of it.
     """
-    if not _several():
+    if not _by_torchrun():
         return model
-    parallel = DistributedDataParallel(model)
+    wrapped = DistributedDataParallel(model)
     # The first backward pass decides on the order in which gradients lie side by side in later ones,
     # and so on the order in which three or more processes add. Done here, it is the same for every
     # training step, and a resumed run adds as an undisturbed one.
-    parallel(example).sum().backward()
-    parallel.zero_grad()
-    return parallel
+    wrapped(example).sum().backward()
+    wrapped.zero_grad()
+    return wrapped
 
 
-def _several() -> bool:
+def _by_torchrun() -> bool:
     return dist.is_available() and dist.is_initialized()

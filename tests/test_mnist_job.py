@@ -319,15 +319,14 @@ def test_three_processes_train_what_one_does(three: Path, tmp_path: Path) -> Non
     assert one["settings"] == shared["settings"] and one["data"] == shared["data"]
     assert shared["command"].startswith("torchrun --nnodes 1 --nproc-per-node 3 bench/mnist.py --data")
     # Spikes are where rounding may show: one more or less is a step.
-    for name, tolerance in (("ann", 1e-5), ("snn", 5e-3)):
-        assert shared[name]["loss_by_epoch"] == pytest.approx(one[name]["loss_by_epoch"], rel=tolerance)
-        for split in ("train", "test"):
-            accuracy = f"{split}_accuracy_by_epoch"
-            assert shared[name][accuracy] == pytest.approx(one[name][accuracy], abs=100 * tolerance)
+    for name, tolerance in (("ann", 1e-5), ("snn", 1e-2)):
+        for key, unit in (("loss_by_epoch", 1), ("train_accuracy_by_epoch", 100)):
+            assert shared[name][key] == pytest.approx(one[name][key], abs=unit * tolerance)
         alone = weights(tmp_path, name)
         for key, value in weights(three, name).items():
             torch.testing.assert_close(value, alone[key], rtol=0, atol=tolerance, msg=f"{name}: {key}")
-    assert shared["snn"]["firing_rates"] == pytest.approx(one["snn"]["firing_rates"], rel=0.05)
+    assert shared["snn"]["firing_rates"] == pytest.approx(one["snn"]["firing_rates"], rel=0.1)
+    assert shared["ann"]["test_accuracy_by_epoch"] == one["ann"]["test_accuracy_by_epoch"]
 
 
 BREAKS = """
@@ -373,6 +372,16 @@ def test_an_error_is_said_once(tmp_path: Path) -> None:
 def test_another_number_of_processes_is_named(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = failing(capsys, *SHARED, "--epochs", "2", "--out", str(three), "--resume")
     assert "other settings: processes is 1 and was 3; give" in message
+
+
+def test_environment_that_is_not_of_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert "without GROUP_WORLD_SIZE, LOCAL_WORLD_SIZE; start by torchrun" in failing(capsys)
 
 
 def test_batch_smaller_than_the_processes(
