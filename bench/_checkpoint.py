@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _distributed import in_first
 from _files import write_atomically
 from _training import History, Network
 
@@ -46,7 +47,7 @@ def save(path: Path, network: Network, settings: dict[str, Any]) -> None:
 
 
 def restore(path: Path, network: Network, settings: dict[str, Any], epochs: int) -> None:
-    """Put ``network`` into the state of the checkpoint.
+    """Put ``network`` into the state of the checkpoint, which the first process reads for all.
 
     Args:
         path: a file written by :func:`save`.
@@ -55,9 +56,17 @@ def restore(path: Path, network: Network, settings: dict[str, Any], epochs: int)
         epochs: of this run; the checkpoint may hold fewer, but not more.
 
     Raises:
-        CheckpointError: the file is damaged, or the settings differ.
+        CheckpointError: the file is damaged, or the settings differ; see :func:`_distributed.in_first`.
     """
-    content = _load(path, next(network.model.parameters()).device)
+    content = in_first(_fitting, path, settings, epochs)
+    network.model.load_state_dict(content["model"])
+    network.optimizer.load_state_dict(content["optimizer"])
+    network.history = History(**content["history"])
+
+
+def _fitting(path: Path, settings: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """What is in the checkpoint, if a run with ``settings`` over ``epochs`` can go on from it."""
+    content = _load(path)
     saved = content["settings"]
     differing = [
         f"{key} is {_show(settings, key)} and was {_show(saved, key)}"
@@ -69,21 +78,20 @@ def restore(path: Path, network: Network, settings: dict[str, Any], epochs: int)
             f"--resume: the run in {path.parent} had other settings: {'; '.join(differing)}; give "
             "the same ones, or another --out, or leave out --resume to start anew"
         )
-    history = History(**content["history"])
-    if history.epochs > epochs:
+    done = History(**content["history"]).epochs
+    if done > epochs:
         raise CheckpointError(
-            f"--resume: {path} holds {history.epochs} epochs already and --epochs is {epochs}; "
-            f"give --epochs {history.epochs} or more"
+            f"--resume: {path} holds {done} epochs already and --epochs is {epochs}; "
+            f"give --epochs {done} or more"
         )
-    network.model.load_state_dict(content["model"])
-    network.optimizer.load_state_dict(content["optimizer"])
-    network.history = history
+    return content
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     remedy = "delete it, or leave out --resume to start anew"
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        # Onto the CPU: each process puts it on its own device.
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         # Only the name of the error: torch's text advises loading the file in an unsafe way.
         raise CheckpointError(

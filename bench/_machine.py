@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _distributed import launcher
 
 import lif_cuda
 
@@ -24,7 +25,7 @@ def command() -> str:
     script = Path(sys.argv[0]).resolve()
     if script.is_relative_to(_REPOSITORY):
         script = script.relative_to(_REPOSITORY)
-    return shlex.join(["python", str(script), *sys.argv[1:]])
+    return shlex.join([*launcher(), str(script), *sys.argv[1:]])
 
 
 def versions() -> dict[str, str | None]:

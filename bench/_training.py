@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from _distributed import in_first, parallel, rank, share, size, summed
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from tqdm import tqdm
@@ -68,7 +69,7 @@ class Network:
         name: its key in the results: ``"snn"``, ``"snn_reference"`` or ``"ann"``.
         backend: ``"fused"`` or ``"reference"``; None for the ANN.
         model: what is trained.
-        classify: images [B, pixels] to logits [B, classes].
+        classify: images [B, pixels] to logits [B, classes]; several processes average their gradients.
         steps: time steps T; None for the ANN.
         optimizer: over all parameters of ``model``.
         lr: the learning rate at the start.
@@ -116,12 +117,11 @@ def build(
     and on every device.
     """
     torch.manual_seed(seed)
-    if layer is None:
-        model: nn.Module = ANNClassifier(input_size, hidden).to(device)
-        classify: Callable[[Tensor], Tensor] = model
-    else:
-        model = SNNClassifier(input_size, hidden, layer=layer).to(device)
-        classify = partial(model, num_steps=steps)
+    model: nn.Module = (
+        ANNClassifier(input_size, hidden) if layer is None else SNNClassifier(input_size, hidden, layer=layer)
+    ).to(device)
+    forward = parallel(model, torch.zeros(1, input_size, device=device))
+    classify: Callable[[Tensor], Tensor] = forward if layer is None else partial(forward, num_steps=steps)
     # One pass over parameter, gradient and moments instead of a dozen; the same for every network.
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     return Network(name, backend, model, classify, steps if layer else None, optimizer, lr, schedule)
@@ -143,7 +143,7 @@ def run_epoch(
     """Train for the next epoch, evaluate, and append to ``network.history``.
 
     Raises:
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite; see :func:`_distributed.in_first`.
     """
     history = network.history
     epoch = history.epochs
@@ -154,10 +154,7 @@ def run_epoch(
     losses, sizes = _train(network, train, order, batch_size, epochs, title)
     trained = _now(train.images.device)
     loss = float((losses.double() * sizes).sum() / sizes.sum())
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss of {network.name} is {loss} in epoch {epoch + 1}: training diverged; lower --lr"
-        )
+    in_first(_require_finite, loss, network.name, epoch + 1)
     train_accuracy, _ = evaluate(network, train, f"{title} train accuracy")
     test_accuracy, rates = evaluate(network, test, f"{title} test accuracy")
     evaluated = _now(train.images.device)
@@ -172,19 +169,30 @@ def run_epoch(
     history.evaluation_seconds.append(evaluated - trained)
 
 
+def _require_finite(loss: float, name: str, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss of {name} is {loss} in epoch {epoch}: training diverged; lower --lr")
+
+
 def _train(
     network: Network, train: Split, order: Tensor, batch_size: int, epochs: int, title: str
 ) -> tuple[Tensor, Tensor]:
-    """One pass over the images; the loss and the size of each batch, on the CPU."""
+    """One pass over the images; the loss and the size of each whole batch, on the CPU."""
     network.model.train()
     batches = order.to(train.images.device).split(batch_size)
     losses = torch.zeros(len(batches), device=train.images.device)
+    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
+    # The mean over the processes, which the gradients are, of (the sum over a share) / (images of the
+    # batch / processes) is the mean over the batch, however many images a share has, also none.
+    divisors = (sizes / size()).to(losses)
     before = network.history.epochs * len(batches)
     with _progress(title, len(batches), "batch") as bar:
-        for i, chosen in enumerate(batches):
+        for i, batch in enumerate(batches):
+            chosen = batch[share(len(batch))]
             network.optimizer.zero_grad(set_to_none=True)
             logits = network.classify(train.images.index_select(0, chosen))
-            loss = nnf.cross_entropy(logits, train.labels.index_select(0, chosen))
+            labels = train.labels.index_select(0, chosen)
+            loss = nnf.cross_entropy(logits, labels, reduction="sum") / divisors[i]
             loss.backward()
             progress = (before + i) / (epochs * len(batches))
             for group in network.optimizer.param_groups:
@@ -193,29 +201,29 @@ def _train(
             # Kept on the device: reading it each step would make the CPU wait for a GPU.
             losses[i] = loss.detach()
             bar.update()
-    sizes = torch.tensor([len(chosen) for chosen in batches], dtype=torch.float64)
-    return losses.cpu(), sizes
+    return (summed(losses) / size()).cpu(), sizes
 
 
 def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float]]:
-    """Accuracy in percent, and the firing rate (0 to 1) of each LIF layer by its name."""
+    """Accuracy in percent, and the firing rate (0 to 1) of each LIF layer by its name, of all images."""
     network.model.eval()
     right = torch.zeros((), dtype=torch.int64, device=split.images.device)
     images = len(split.labels)
-    batches = zip(split.images.split(_EVALUATION_BATCH), split.labels.split(_EVALUATION_BATCH), strict=True)
+    own = Split(*(tensor[share(images)] for tensor in split))
+    batches = zip(*(tensor.split(_EVALUATION_BATCH) for tensor in own), strict=True)
     with (
         torch.no_grad(),
         count_spikes(network.model) as spikes,
-        _progress(title, images, "image") as bar,
+        _progress(title, len(own.labels), "image") as bar,
     ):
         for batch, labels in batches:
             right += (network.classify(batch).argmax(1) == labels).sum()
             bar.update(len(labels))
     rates = {
-        layer: energy.firing_rate(float(total), images, network.steps or 1, neurons)
+        layer: energy.firing_rate(float(summed(total)), images, network.steps or 1, neurons)
         for layer, (total, neurons) in spikes.items()
     }
-    return 100.0 * int(right) / images, rates
+    return 100.0 * int(summed(right)) / images, rates
 
 
 @contextmanager
@@ -252,7 +260,15 @@ def _progress(title: str, total: int, unit: str) -> tqdm:
     # A log file has no cursor to move back: there, a line now and then and not ten a second.
     pause = 0.0 if sys.stderr.isatty() else 10.0
     interval = max(pause, 0.1)
-    return tqdm(total=total, desc=title, unit=unit, leave=False, delay=pause, mininterval=interval)
+    return tqdm(
+        total=total,
+        desc=title,
+        unit=unit,
+        leave=False,
+        delay=pause,
+        mininterval=interval,
+        disable=rank() != 0,
+    )
 
 
 def _now(device: torch.device) -> float:

@@ -6,6 +6,11 @@ Prints one table, and writes to --out: results.json, a checkpoint of each networ
 and pictures. Killed at any moment, the same command with --resume goes on from the last whole epoch
 to the same result, bit for bit, that an undisturbed run gives.
 
+    torchrun --nproc-per-node 2 bench/mnist.py --data FOLDER --out runs/mnist
+
+shares each batch among processes, on one GPU each or on the CPU, and evaluates likewise; the result
+is that of one process, but for the order of sums.
+
 Everything that is random comes from --seed: each network's weights are drawn right after seeding,
 and the order of the images from (seed, epoch). The networks of one run thus start from the same
 weights and see the same batches, whichever neurons they are made of.
@@ -26,9 +31,11 @@ from typing import Any, cast
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import _checkpoint
+import _distributed
 import _machine
 import _report
 import torch
+from _distributed import in_first
 from _files import write_json
 from _training import Network, Split, TrainingError, build, make_deterministic, run_epoch
 
@@ -38,25 +45,29 @@ from lif_cuda.data import DataError, ImageData, load
 from lif_cuda.models import SNNClassifier
 
 _CLASSES = 10
+_ERRORS = (DataError, TrainingError, _checkpoint.CheckpointError, _distributed.DeviceError)
 _LAYERS: dict[str, type[LIFModule]] = {"fused": LIF, "reference": ReferenceLIF}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the job with the command line ``arguments``; exits with a message if it cannot."""
-    options = _options(arguments)
-    try:
-        _run(options)
-    except (DataError, TrainingError, _checkpoint.CheckpointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted; the same command with --resume goes on (--out {options.out})")
+    with _distributed.job():
+        options = in_first(_options, arguments)
+        try:
+            _run(options)
+        except _ERRORS as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            message = f"interrupted; the same command with --resume goes on (--out {options.out})"
+            sys.exit(message if _distributed.rank() == 0 else 1)
 
 
 def _run(options: argparse.Namespace) -> None:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    device = _device(options.device)
+    device = in_first(_device, options.device)
+    _distributed.choose_device(device)
     make_deterministic(options.threads)
-    data = load(options.data)
+    data = in_first(load, options.data)
     train, test = (
         Split(*_split(data, split, limit, device))
         for split, limit in (("train", options.train_limit), ("test", options.test_limit))
@@ -70,12 +81,11 @@ def _run(options: argparse.Namespace) -> None:
     networks = _networks(options, data.input_size, device)
     common = _settings(options, data, train, test, device)
     settings = {net.name: _own_settings(net, common) for net in networks}
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.exit(f"error: --out {options.out} cannot be made a folder: {error.strerror}")
+    in_first(_make_folder, options.out)
     _resume_or_clear(options, networks, settings)
     _train_all(options, networks, settings, train, test)
+    if _distributed.rank() != 0:
+        return
 
     results = {
         "format": 1,
@@ -126,7 +136,7 @@ def _networks(options: argparse.Namespace, input_size: int, device: torch.device
 def _settings(
     options: argparse.Namespace, data: ImageData, train: Split, test: Split, device: torch.device
 ) -> dict[str, Any]:
-    """What the result depends on. Threads and version too: they decide the order of sums."""
+    """What the result depends on: processes, threads and version too, for they order the sums."""
     return {
         "steps": options.steps,
         "hidden": options.hidden,
@@ -136,6 +146,7 @@ def _settings(
         # A cosine ends with the last epoch, so a longer run differs from its first batch on.
         "schedule_epochs": options.epochs if options.schedule == "cosine" else None,
         "seed": options.seed,
+        "processes": _distributed.size(),
         "threads": torch.get_num_threads(),
         "device": str(device),
         "data": f"{data.name}, sha256 {data.digest()}",
@@ -151,23 +162,34 @@ def _own_settings(network: Network, common: dict[str, Any]) -> dict[str, Any]:
     return own | {"steps": network.steps, "backend": network.backend}
 
 
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: --out {out} cannot be made a folder: {error.strerror}")
+
+
 def _resume_or_clear(
     options: argparse.Namespace, networks: list[Network], settings: dict[str, dict[str, Any]]
 ) -> None:
     paths = {net.name: _checkpoint.path_of(options.out, net.name) for net in networks}
     if not options.resume:
-        old = sorted(options.out.glob(_checkpoint.path_of(Path(), "*").name))
-        for path in old:
-            path.unlink()
-        if old:
-            print(f"starting anew: removed the checkpoints of the run before in {options.out}")
+        in_first(_clear, options.out)
         return
     for net in networks:
-        if paths[net.name].exists():
+        if in_first(paths[net.name].exists):
             _checkpoint.restore(paths[net.name], net, settings[net.name], options.epochs)
             print(f"{net.name}: going on after epoch {net.history.epochs}")
         else:
             print(f"{net.name}: no checkpoint in {options.out}, starting from the first epoch")
+
+
+def _clear(out: Path) -> None:
+    old = sorted(out.glob(_checkpoint.path_of(Path(), "*").name))
+    for path in old:
+        path.unlink()
+    if old:
+        print(f"starting anew: removed the checkpoints of the run before in {out}")
 
 
 def _train_all(
@@ -191,7 +213,7 @@ def _train_all(
                 epochs=options.epochs,
             )
             path = _checkpoint.path_of(options.out, net.name)
-            _checkpoint.save(path, net, settings[net.name])
+            in_first(_checkpoint.save, path, net, settings[net.name])
             history = net.history
             print(
                 f"epoch {epoch + 1:>2}/{options.epochs}  {net.name:<13}  "
@@ -298,7 +320,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=count, default=10, help="passes over the training images")
     parser.add_argument("--steps", type=count, default=25, help="time steps T of the SNN")
     parser.add_argument("--hidden", type=count, default=256, help="neurons of each hidden layer")
-    parser.add_argument("--batch-size", type=count, default=256, help="images a training step")
+    parser.add_argument(
+        "--batch-size", type=count, default=256, help="images a training step, of all processes together"
+    )
     parser.add_argument(
         "--lr",
         type=_number(float, sys.float_info.min, math.inf, "a finite number above 0"),
@@ -319,9 +343,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of the weights and of the order of the images",
     )
     parser.add_argument(
-        "--threads", type=count, default=None, help="CPU threads; None: as many as torch takes"
+        "--threads",
+        type=count,
+        default=None,
+        help="CPU threads of each process; None: as many as torch takes (under torchrun with several "
+        "processes one, if OMP_NUM_THREADS does not say otherwise)",
     )
-    parser.add_argument("--device", default=None, help="such as cpu or cuda; None: cuda where there is one")
+    parser.add_argument(
+        "--device",
+        default=None,
+        help="such as cpu or cuda; None: cuda where there is one; each process of torchrun has its own GPU",
+    )
     parser.add_argument(
         "--data",
         default=None,
@@ -336,7 +368,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--train-limit", type=count, default=None, help="use only so many training images")
     parser.add_argument("--test-limit", type=count, default=None, help="use only so many test images")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    processes = _distributed.size()
+    if options.batch_size < processes:
+        parser.error(
+            f"argument --batch-size: must be at least {processes}, an image for each process, got "
+            f"{options.batch_size}; give more, or fewer processes to torchrun by --nproc-per-node"
+        )
+    return options
 
 
 if __name__ == "__main__":

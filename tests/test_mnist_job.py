@@ -26,10 +26,12 @@ pytest.importorskip("tqdm", reason="tqdm, which the job needs, is not installed"
 pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures, is not installed")
 
 import _checkpoint
+import _distributed
 import _files
 import _training
 import mnist
 import train_step
+from _torchrun import torchrun
 
 SCRIPT = Path(mnist.__file__)
 SMALL = ["--data", "digits", "--hidden", "16", "--steps", "6", "--batch-size", "64"]
@@ -283,6 +285,133 @@ def test_without_resume_a_run_starts_anew(tmp_path: Path, capsys: pytest.Capture
     assert "starting anew" in capsys.readouterr().out
     assert again["snn"]["loss_by_epoch"] == first["snn"]["loss_by_epoch"]
     assert not (tmp_path / "checkpoint_snn_reference.pt").exists()
+
+
+# Several processes
+
+# The last batch of an epoch, and the test images, are two: one of three processes has none of them.
+SHARED = ["--schedule", "constant", "--train-limit", "578", "--test-limit", "2"]
+needs_torchrun = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch has no distributed package"
+)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three processes over two epochs."""
+    out = tmp_path_factory.mktemp("three")
+    done = torchrun(3, SCRIPT, *SMALL, *SHARED, "--epochs", "2", "--out", str(out))
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert done.stdout.count("epoch  1/2  snn ") == 1 and done.stdout.count("test accuracy, %") == 1
+    return out
+
+
+def keys(value: Any) -> Any:
+    """A nested dict with nothing in it but its keys."""
+    return {key: keys(inner) for key, inner in value.items()} if isinstance(value, dict) else None
+
+
+@needs_torchrun
+def test_three_processes_train_what_one_does(three: Path, tmp_path: Path) -> None:
+    one, shared = run(tmp_path, *SHARED, "--epochs", "2"), results(three)
+    assert keys(one) == keys(shared)
+    assert (one["settings"].pop("processes"), shared["settings"].pop("processes")) == (1, 3)
+    assert one["settings"] == shared["settings"] and one["data"] == shared["data"]
+    assert shared["command"].startswith("torchrun --nnodes 1 --nproc-per-node 3 bench/mnist.py --data")
+    # Spikes are where rounding may show: one more or less is a step.
+    for name, tolerance in (("ann", 1e-5), ("snn", 1e-2)):
+        for key, unit in (("loss_by_epoch", 1), ("train_accuracy_by_epoch", 100)):
+            assert shared[name][key] == pytest.approx(one[name][key], abs=unit * tolerance)
+        alone = weights(tmp_path, name)
+        for key, value in weights(three, name).items():
+            torch.testing.assert_close(value, alone[key], rtol=0, atol=tolerance, msg=f"{name}: {key}")
+    assert shared["snn"]["firing_rates"] == pytest.approx(one["snn"]["firing_rates"], rel=0.1)
+    assert shared["ann"]["test_accuracy_by_epoch"] == one["ann"]["test_accuracy_by_epoch"]
+
+
+BREAKS = """
+import os
+import _training
+import mnist
+
+order = _training.batch_order
+
+def batch_order(seed, epoch, images):
+    if epoch == 1 and os.environ["RANK"] == "1":
+        raise RuntimeError("this process breaks")
+    return order(seed, epoch, images)
+
+_training.batch_order = batch_order
+mnist.main()
+"""
+
+
+@needs_torchrun
+def test_a_process_that_breaks_ends_the_job_which_then_goes_on(three: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "breaks.py", tmp_path / "out"
+    script.write_text(BREAKS)
+    options = [*SMALL, *SHARED, "--epochs", "2", "--out", str(out)]
+    done = torchrun(3, script, *options)
+    assert done.returncode != 0 and "RuntimeError: this process breaks" in done.stdout
+    assert not (out / "results.json").exists()
+    done = torchrun(3, SCRIPT, *options, "--resume")
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert done.stdout.count("snn: going on after epoch 1") == 1
+    assert_same_run(out, three, ("snn", "ann"))
+
+
+@needs_torchrun
+def test_an_error_is_said_once(tmp_path: Path) -> None:
+    done = torchrun(2, SCRIPT, *SMALL, "--out", str(tmp_path / "out"), "--data", "nowhere-at-all")
+    assert done.returncode != 0
+    assert done.stdout.count("error: --data: nowhere-at-all does not exist") == 1
+    assert "exitcode  : 1 " in done.stdout and not (tmp_path / "out").exists()
+
+
+@needs_torchrun
+def test_another_number_of_processes_is_named(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failing(capsys, *SHARED, "--epochs", "2", "--out", str(three), "--resume")
+    assert "other settings: processes is 1 and was 3; give" in message
+
+
+def test_environment_that_is_not_of_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert "without GROUP_WORLD_SIZE, LOCAL_WORLD_SIZE; start by torchrun" in failing(capsys)
+
+
+def test_batch_smaller_than_the_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_distributed, "size", lambda: 65)
+    with pytest.raises(SystemExit):
+        mnist._options(SMALL)
+    assert "--batch-size: must be at least 65, an image for each process, got 64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cuda:1", "without a number, under torchrun"), ("cuda", "got 2 for 3 processes; give torchrun")],
+)
+def test_gpus_for_the_processes(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(_distributed.DeviceError, match=expected):
+        _distributed._require_gpus(torch.device(device))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64])
+def test_shares_are_all_and_nothing_twice(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(_distributed, "size", lambda: 3)
+    found = []
+    for rank in range(3):
+        monkeypatch.setattr(_distributed, "rank", lambda rank=rank: rank)
+        found += range(count)[_distributed.share(count)]
+    assert found == list(range(count))
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
