@@ -271,7 +271,7 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
     def operator() -> object:
         with torch.no_grad():
             return _ops.lif_forward(
-                x, [None], [None], [BETA, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 0, -1, False, 0, 0, 0, 0.0, 1, 0
+                x, [None], [None], [BETA, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 0, -1, False, 0, 0, 0, 0.0, 1, 0, 0.0
             )
 
     runs: dict[str, Callable[[Tensor], Tensor]] = {

@@ -33,6 +33,7 @@ class Call(NamedTuple):
     scale: float
     results: tuple[str, ...]  # what is returned, in the order of the operator
     slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
+    bits: bool  # whether two bits a step are kept for backward, in place of x
 
     def described(self, steps: int) -> tuple[Any, ...]:
         """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
@@ -76,7 +77,8 @@ class FusedLIF(torch.autograd.Function):
     """The fused operators under autograd.
 
     Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
-    every few dozen steps. The ctx-style signature costs a third of the ``setup_context`` one.
+    every few dozen steps; or, on request, two bits a step and no x. The ctx-style signature costs a third of
+    the ``setup_context`` one.
     """
 
     @staticmethod
@@ -86,9 +88,11 @@ class FusedLIF(torch.autograd.Function):
         # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
         # stand beside the call, and the numbers of the call have been made floats before.
         results = run(x, given, call, steps, every)
-        results, checkpoints = results[: len(call.results)], results[len(call.results) :]
+        results, kept = results[: len(call.results)], results[len(call.results) :]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
-        ctx.save_for_backward(x, checkpoints[0] if checkpoints else None, first, *given)
+        if call.bits:
+            x = x.new_empty(()).expand(x.shape)  # a shape without its memory
+        ctx.save_for_backward(x, kept[0] if kept else None, first, *given)
         ctx.call = call
         ctx.steps = steps
         ctx.every = every
@@ -121,7 +125,7 @@ def gradients_of(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs of ``FusedLIF.forward``; ``backward`` is called as the operator is."""
     call: Call = ctx.call
-    x, checkpoints, first, *given = ctx.saved_tensors
+    x, kept, first, *given = ctx.saved_tensors
     _, _, _, need_x, *needed = ctx.needs_input_grad
     # Behind the results there may be checkpoints, which have no gradient.
     incoming = {name: grad for name, grad in zip(call.results, grads, strict=False) if grad is not None}
@@ -142,8 +146,9 @@ def gradients_of(
         parameters,
         call.numbers,
         *call.described(ctx.steps),
-        checkpoints,
+        None if call.bits else kept,
         ctx.every,
+        kept if call.bits else None,
         first,
         rows,
         call.surrogate,
@@ -193,10 +198,12 @@ class _NoDoubleBackward(torch.autograd.Function):
 
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
-    """The results of a call, and the checkpoints after them if there are any."""
+    """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
     outputs = sum([_ops.OUTPUTS[name] for name in call.results])
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
+    if call.bits:
+        outputs |= _ops.OUTPUTS["bits"]
     states, parameters, _ = call.spread(given)
     results: list[Tensor] = _ops.lif_forward(
         x,
@@ -206,6 +213,7 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
         *call.described(steps),
         outputs,
         every,
+        call.slope,
     )
     return results
 

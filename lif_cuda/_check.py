@@ -15,14 +15,16 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from .surrogate import Surrogate
+from .surrogate import Rectangle, Surrogate
 
 OutputName = Literal["spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total"]
 Output = OutputName | tuple[OutputName, ...]
 Reset = Literal["subtract", "zero", "none"]
+Save = Literal["input", "bits"]
 
 OUTPUTS: tuple[str, ...] = get_args(OutputName)
 RESETS: tuple[str, ...] = get_args(Reset)
+SAVES: tuple[str, ...] = get_args(Save)
 # What a neuron of each dtype of x keeps its state in, and computes in.
 STATE_DTYPES = {
     torch.float32: torch.float32,
@@ -63,6 +65,7 @@ class CallOptions(NamedTuple):
     refractory: int
     surrogate: Surrogate
     return_state: bool
+    save: Save
 
 
 class Parameters(NamedTuple):
@@ -196,6 +199,7 @@ def _check_options(
     refractory: object,
     surrogate: object,
     return_state: object,
+    save: object,
 ) -> None:
     if steps is not None:
         check_steps("steps", steps)
@@ -217,6 +221,9 @@ def _check_options(
     check_number("rest", rest, kind="a number")
     silent = check_int("refractory", refractory, 0)
     check_surrogate(surrogate)
+    check_choice("save", save, SAVES)
+    if save == "bits":
+        _check_bits(surrogate, reset, bool(delay_reset), bool(detach_reset), silent)
     if delay_reset:
         if reset == "none":
             raise ValueError("delay_reset needs a reset to delay: reset must be 'subtract' or 'zero'")
@@ -229,6 +236,38 @@ def _check_options(
             raise ValueError("refractory must be 0 with delay_reset, got " + str(silent))
 
 
+def _check_bits(surrogate: Any, reset: object, delay_reset: bool, detach_reset: bool, silent: int) -> None:
+    """Raise unless two bits a step hold all that backward has to know."""
+    keeps = (
+        "save='bits' keeps whether a neuron fired and whether its membrane was inside the surrogate's window"
+    )
+    if surrogate.code != Rectangle.code:
+        raise ValueError(
+            f"{keeps}: surrogate must be a Rectangle or a StraightThrough, got {surrogate!r}; use "
+            "save='input'"
+        )
+    if reset == "zero" and not detach_reset:
+        raise ValueError(
+            f"{keeps}: reset='zero' needs the membrane itself in backward; set detach_reset=True, or use "
+            "save='input'"
+        )
+    if delay_reset:
+        raise ValueError(f"{keeps}: delay_reset must be False, got True; use save='input'")
+    if silent:
+        raise ValueError(f"{keeps}: refractory must be 0, got {silent}; use save='input'")
+
+
+def check_saved(options: CallOptions, parameters: Parameters) -> None:
+    """Raise where a parameter is to learn from what ``save="bits"`` does not keep."""
+    for name in ("beta", "gain"):
+        value = getattr(parameters, name)
+        if options.save == "bits" and isinstance(value, Tensor) and value.requires_grad:
+            raise ValueError(
+                f"{name} must not require a gradient with save='bits', which keeps neither x nor the "
+                "membrane; detach it, or use save='input'"
+            )
+
+
 def check_pairs(options: CallOptions, parameters: Parameters) -> None:
     """Raise unless options and parameters that need each other, or exclude each other, agree."""
     if (parameters.kappa is None) != (parameters.rho is None):
@@ -239,6 +278,13 @@ def check_pairs(options: CallOptions, parameters: Parameters) -> None:
         )
     if options.delay_reset and parameters.kappa is not None:
         raise ValueError("kappa must be None with delay_reset: an adaptive threshold resets at once")
+    if options.save == "bits":
+        for name in ("alpha", "kappa"):
+            if getattr(parameters, name) is not None:
+                raise ValueError(
+                    f"{name} must be None with save='bits', which keeps nothing of a neuron's further state; "
+                    "use save='input'"
+                )
     if options.reset != "zero" and not _is_number(parameters.v_reset, 0.0):
         raise ValueError(f"v_reset is used by reset='zero' only, and reset is {options.reset!r}")
     if options.decay_input and not _is_number(parameters.gain, 1.0):

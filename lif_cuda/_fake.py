@@ -37,6 +37,7 @@ def _forward(
     rest: float,
     outputs: int,
     checkpoint_every: int,
+    window: float,
 ) -> list[Tensor]:
     features, length = _features(x, time_dim, steps)
     dtype = STATE_DTYPES[x.dtype]
@@ -53,6 +54,9 @@ def _forward(
             chunks = -(-length // checkpoint_every)
             rows = torch.sym_max(chunks - 1, 0)
             results.append(x.new_empty([rows, states, *features], dtype=dtype))
+        elif name == "bits":
+            words = -(-length // _ops.STEPS_OF_WORD)
+            results.append(x.new_empty([words, *features], dtype=torch.int32))
         else:
             results.append(x.new_empty(features, dtype=dtype))
     return results
@@ -72,6 +76,7 @@ def _backward(
     rest: float,
     checkpoints: Tensor | None,
     checkpoint_every: int,
+    bits: Tensor | None,
     first_spike: Tensor | None,
     grads: Sequence[Tensor | None],
     surrogate: int,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _check, decay
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save
 from .surrogate import FastSigmoid, Surrogate
 
 DEFAULT_SURROGATE = FastSigmoid(k=10.0)
@@ -65,9 +65,9 @@ class LIFModule(nn.Module):
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
             ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for the neuron options ``reset``, ``v_reset``, ``delay_reset``, ``detach_reset``, ``strict``,
-            ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``, ``refractory`` and
-            ``surrogate``.
+            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``delay_reset``,
+            ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
+            ``refractory`` and ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with
             ``.to()``. Under activation checkpointing a recomputation does not advance it.
         detach_state: keep gradients from flowing from one call into the one before (truncated BPTT).
@@ -100,6 +100,7 @@ class LIFModule(nn.Module):
         time_dim: int = 0,
         channel_dim: int | None = None,
         return_state: bool = True,
+        save: Save = "input",
         output: Output = "spikes",
         reset: Reset = "subtract",
         v_reset: float | Tensor = 0.0,
@@ -157,12 +158,19 @@ class LIFModule(nn.Module):
             refractory,
             surrogate,
             return_state,
+            save,
         )
         _check.check_options(self.options)
         given = Parameters(_beta(beta, tau, dt, decay), threshold, v_reset, gain, alpha, kappa, rho)
         _check.check_pairs(self.options, given)
         if learn_v_reset and reset != "zero":
             raise ValueError(f"learn_v_reset needs reset='zero', and reset is {reset!r}")
+        for name, flag in (("learn_beta", learn_beta), ("learn_gain", learn_gain)):
+            if flag and save == "bits":
+                raise ValueError(
+                    f"{name} must be False with save='bits', which keeps neither x nor the membrane; use "
+                    "save='input'"
+                )
         if learn_gain and decay_input:
             raise ValueError("learn_gain must be False with decay_input, which makes the gain 1 - beta")
         self.num_neurons = _shape(num_neurons)
@@ -489,6 +497,7 @@ _DEFAULTS: dict[str, Any] = {
     "rest": 0.0,
     "refractory": 0,
     "return_state": True,
+    "save": "input",
 }
 
 

@@ -29,7 +29,10 @@ OUTPUTS = {
     "adaptation": 512,
     "silence": 1024,
     "checkpoints": 2048,
+    "bits": 4096,
 }
+# Time steps in a word of the bits.
+STEPS_OF_WORD = 16
 # The gradients that lif_backward returns, bit i for the i-th.
 WANTED = (
     "x",

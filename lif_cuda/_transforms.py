@@ -84,6 +84,11 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, steps: int, every: int, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        if call.bits:
+            raise NotImplementedError(
+                "save='bits' is not for torch.func, whose transforms differentiate each sample; use "
+                "save='input'"
+            )
         return tuple(run(x, given, call, steps, every))
 
     @staticmethod
@@ -160,7 +165,7 @@ def _apply_backward(
     *described: Any,
 ) -> Sequence[Tensor]:
     """``lif_backward`` through ``Backward``, whose tensors have to be arguments of their own."""
-    *shared, checkpoints, every, first, grads, surrogate, slope, scale, table, wanted = described
+    *shared, checkpoints, every, _, first, grads, surrogate, slope, scale, table, wanted = described
     gradients: Sequence[Tensor] = Backward.apply(
         _Options(numbers, tuple(shared), every, surrogate, slope, scale, wanted),
         x,
@@ -189,6 +194,7 @@ class Backward(torch.autograd.Function):
                 *options.described,
                 checkpoints,
                 options.every,
+                None,
                 first,
                 others[TABLE:],
                 options.surrogate,

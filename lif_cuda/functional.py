@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
 from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, run
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
 from .surrogate import Surrogate
@@ -120,6 +120,7 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         float(surrogate.height),
         (*asked, *names) if options.return_state else tuple(asked),
         tuple(slots),
+        options.save == "bits",
     )
     channel_dim = _check.check_channel_dim(options.channel_dim, x, options.steps, checked.time_dim)
     direct = tuple(
@@ -189,6 +190,7 @@ def lif(
     refractory: int = 0,
     surrogate: Surrogate = DEFAULT_SURROGATE,
     return_state: bool = True,
+    save: Save = "input",
 ) -> Any:
     """T time steps of leaky integrate-and-fire neurons, fused.
 
@@ -244,6 +246,10 @@ def lif(
         refractory: steps after a spike in which the neuron neither integrates nor leaks nor fires.
         surrogate: the derivative that stands in for the spike's.
         return_state: False: return ``out`` alone and write no final state.
+        save: what forward keeps for backward. ``"input"``: x itself, and for long T the state every few dozen
+            steps. ``"bits"``: two bits for each neuron and step and no x, with the same gradients; for a
+            ``Rectangle`` or ``StraightThrough`` surrogate, a reset that is not an attached "zero", no further
+            state, and neither ``beta`` nor ``gain`` learned.
 
     Returns:
         ``(out, membrane)``: the output, or a NamedTuple of those asked for; and the state after the last
@@ -274,6 +280,7 @@ def lif(
         refractory,
         surrogate,
         return_state,
+        save,
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
     if type(x) is not Tensor and _is_distributed(x):
@@ -292,9 +299,11 @@ def lif(
     given_steps = -1 if steps is None else steps
     # As torch.autograd.Function.apply itself asks; there is no public way to.
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if differentiate:
+        _check.check_saved(options, parameters)
     if differentiate or transformed:
         length = x.shape[layout.time_dim] if steps is None else steps
-        every = _ops.checkpoint_interval(length, x.device.type)
+        every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
         table = surrogate.values(plan.state_dtype, x.device)
         if table is not None:
             call = call._replace(slots=(*call.slots, TABLE))
@@ -304,7 +313,7 @@ def lif(
         else:
             results = FusedLIF.apply(call, given_steps, every, x, *given)
     else:
-        results = run(x, given, call, given_steps, 0)
+        results = run(x, given, call._replace(bits=False) if call.bits else call, given_steps, 0)
     if layout.output is None and layout.state is None:
         found = dict(zip(call.results, results, strict=True))
     else:

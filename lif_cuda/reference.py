@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset
+from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset, Save
 from ._module import DEFAULT_SURROGATE, LIFModule
 from .surrogate import Surrogate
 
@@ -84,8 +84,12 @@ def lif(
     refractory: int = 0,
     surrogate: Surrogate = DEFAULT_SURROGATE,
     return_state: bool = True,
+    save: Save = "input",
 ) -> Any:
-    """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors."""
+    """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors.
+
+    ``save`` changes what the kernels keep for backward; here it is checked, and autograd keeps what it needs.
+    """
     options = CallOptions(
         steps,
         time_dim,
@@ -100,9 +104,12 @@ def lif(
         refractory,
         surrogate,
         return_state,
+        save,
     )
     parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
     checked = _check.check_call(x, parameters, membrane, options)
+    if torch.is_grad_enabled():
+        _check.check_saved(options, parameters)
 
     def tensor(value: float | Tensor | None) -> Any:
         return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)

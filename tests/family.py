@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -69,6 +69,7 @@ class Case:
     view: Callable[[Tensor], Tensor] = field(default=lambda x: x)
     uniform_gradients: bool = False
     seed: int = 0
+    constants: tuple[str, ...] = ()  # parameters without a gradient
 
     def __str__(self) -> str:
         given = {name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
@@ -186,6 +187,24 @@ def draw_case(pick: Pick, seed: int = 0, dtypes: Sequence[torch.dtype] = tuple(S
     )
 
 
+def kept_in_bits(case: Case, pick: Pick) -> Case:
+    """The nearest case for which two bits a step are enough in backward."""
+    beyond = ("alpha", "kappa", "rho")
+    options = case.options | {"save": "bits", "surrogate": pick.choice([Rectangle(0.7), StraightThrough()])}
+    for name in ("delay_reset", "refractory"):
+        options.pop(name, None)
+    if options["reset"] == "zero":
+        options["detach_reset"] = True
+    return replace(
+        case,
+        parameters={name: value for name, value in case.parameters.items() if name not in beyond},
+        states={name: value for name, value in case.states.items() if name == "membrane"},
+        state_names=("membrane",),
+        options=options,
+        constants=("beta", "gain"),
+    )
+
+
 @dataclass
 class Outcome:
     """All that comes out of a call: outputs and states, exact gradients, and those of the parameters."""
@@ -209,7 +228,7 @@ def run(function: Callable[..., Any], case: Case) -> Outcome:
         return value.detach().clone().requires_grad_(smooth) if isinstance(value, Tensor) else value
 
     x = leaf(case.x)
-    parameters = {name: leaf(value) for name, value in case.parameters.items()}
+    parameters = {name: leaf(value, name not in case.constants) for name, value in case.parameters.items()}
     states = {name: leaf(value, name != "silence") for name, value in case.states.items()}
     membrane: Any = None
     if states:

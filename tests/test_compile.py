@@ -103,6 +103,7 @@ RAW: list[dict[str, Any]] = [
     {"outputs": 1 | 128, "time_dim": 1},
     {"outputs": 1 | 128, "time_dim": 1, "time_first": True},
     {"outputs": 2, "steps": 9},
+    {"outputs": 1 | 4096},
 ]
 
 
@@ -118,6 +119,7 @@ def test_opcheck_forward(change: dict[str, Any], dtype: torch.dtype) -> None:
         "refractory": 0,
         "rest": 0.0,
         "checkpoint_every": 0,
+        "window": 0.7,
         **change,
     }
     x = torch.randn(7, 4, 5).to(dtype)
@@ -149,7 +151,7 @@ def test_opcheck_backward(wanted: int) -> None:
     grads = [torch.randn(7, 4, 5), *[None] * 8]
     torch.library.opcheck(
         torch.ops.lif_cuda.lif_backward.default,
-        (*arguments, None, 0, None, grads, 0, 10.0, 1.0, None, wanted),
+        (*arguments, None, 0, None, None, grads, 0, 10.0, 1.0, None, wanted),
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )
 

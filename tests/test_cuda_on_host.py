@@ -22,7 +22,7 @@ import torch
 from _compile import cxx
 from compare import assert_same_numbers, draw
 from compare import run as run_inputs
-from family import EXACT_SURROGATES, SeededPick, assert_same, draw_case, run
+from family import EXACT_SURROGATES, SeededPick, assert_same, draw_case, kept_in_bits, run
 from host_cuda.harness import HostKernels, build
 
 from lif_cuda import functional, reference
@@ -58,6 +58,12 @@ def kernels(built: HostKernels) -> Iterator[HostKernels]:
 @pytest.mark.parametrize("seed", range(1000, 1200))
 def test_drawn_calls_equal_the_reference(kernels: HostKernels, seed: int) -> None:
     case = draw_case(SeededPick(seed), seed)
+    assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
+
+
+@pytest.mark.parametrize("seed", range(2000, 2060))
+def test_two_bits_a_step(kernels: HostKernels, seed: int) -> None:
+    case = kept_in_bits(draw_case(SeededPick(seed), seed), SeededPick(seed))
     assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
 
 
@@ -179,7 +185,7 @@ def test_longest_chunk(kernels: HostKernels) -> None:
     for steps, fails in ((LONGEST_CHUNK, False), (LONGEST_CHUNK + 1, True)):
         x = torch.randn(steps, 64)
         grads = [torch.ones(steps, 64), *[None] * 8]
-        call = [x, *arguments, 0, 0.0, None, 0, None, grads, 0, 10.0, 1.0, None, 1]
+        call = [x, *arguments, 0, 0.0, None, 0, None, None, grads, 0, 10.0, 1.0, None, 1]
         if fails:
             with pytest.raises(RuntimeError, match="CUDA error"):
                 torch.ops.lif_cuda_on_host.lif_backward(*call)

@@ -382,6 +382,8 @@ RAW_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
     ("state it has not", {"outputs": 256}, "a final state that the neuron does not have"),
     ("checkpoints", {"outputs": 2048}, "checkpoint_every must be above 0"),
+    ("bits", {"outputs": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
+    ("bits, to zero", {"outputs": 4096, "reset": 1}, "bits do not hold the membrane"),
 ]
 
 
@@ -401,6 +403,7 @@ def test_raw_operators_keep_their_hands_off_other_memory(change: dict[str, Any],
         "rest": 0.0,
         "outputs": 1,
         "checkpoint_every": 0,
+        "window": 0.0,
         **change,
     }
     with pytest.raises(RuntimeError, match=message):
@@ -417,6 +420,13 @@ RAW_GRADIENTS: list[tuple[str, dict[str, Any], str]] = [
         "needs that output",
     ),
     ("surrogate", {"surrogate": 8}, "unknown surrogate 8"),
+    ("bits", {"bits": torch.zeros(14, dtype=torch.int32)}, "bits must be what lif_forward returned"),
+    ("window", {"bits": torch.zeros(15, dtype=torch.int32)}, "bits need a Rectangle"),
+    (
+        "beta of bits",
+        {"bits": torch.zeros(15, dtype=torch.int32), "surrogate": 6, "wanted": 16},
+        "bits do not hold what this gradient needs",
+    ),
     ("table", {"surrogate": 7}, "a tabulated surrogate needs a table"),
     ("beta", {"wanted": 16}, "the gradient of a parameter that is a number"),
     ("current", {"wanted": 4}, "the gradient of a state that the neuron does not have"),
@@ -446,6 +456,7 @@ def test_raw_backward_keeps_its_hands_off_too(change: dict[str, Any], message: s
         "rest": 0.0,
         "checkpoints": None,
         "checkpoint_every": 0,
+        "bits": None,
         "first_spike": None,
         "grads": [torch.zeros(4, 3, 5), *[None] * 8],
         "surrogate": 0,

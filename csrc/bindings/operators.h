@@ -20,18 +20,18 @@ namespace lif::bindings {
 constexpr const char* kForwardSchema =
     "lif_forward(Tensor x, Tensor?[] state, Tensor?[] parameters, float[] numbers, int time_dim, "
     "SymInt steps, bool time_first, int reset, int traits, int refractory, float rest, int outputs, "
-    "SymInt checkpoint_every) -> Tensor[]";
+    "SymInt checkpoint_every, float window) -> Tensor[]";
 constexpr const char* kBackwardSchema =
     "lif_backward(Tensor x, Tensor?[] state, Tensor?[] parameters, float[] numbers, int time_dim, "
     "SymInt steps, bool time_first, int reset, int traits, int refractory, float rest, "
-    "Tensor? checkpoints, SymInt checkpoint_every, Tensor? first_spike, Tensor?[] grads, int surrogate, "
-    "float slope, float scale, Tensor? table, int wanted) -> Tensor[]";
+    "Tensor? checkpoints, SymInt checkpoint_every, Tensor? bits, Tensor? first_spike, Tensor?[] grads, "
+    "int surrogate, float slope, float scale, Tensor? table, int wanted) -> Tensor[]";
 
 template <typename Backend>
 std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Tensors& parameters,
                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
-                                double rest, int64_t outputs, int64_t checkpoint_every) {
+                                double rest, int64_t outputs, int64_t checkpoint_every, double window) {
   const Tensors states = padded(state, kStates, "state");
   const Tensors values = padded(parameters, kParameters, "parameters");
   const Problem problem{x,          states, values, numbers,    time_dim, steps,
@@ -39,7 +39,7 @@ std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Ten
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;
-    return forward<T>(problem, outputs, checkpoint_every,
+    return forward<T>(problem, outputs, checkpoint_every, window,
                       [&](const Forward<T>& args) { Backend::forward(args, x); });
   });
 }
@@ -49,15 +49,16 @@ std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Te
                                  const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
                                  bool time_first, int64_t reset, int64_t traits, int64_t refractory,
                                  double rest, const OptionalTensor& checkpoints, int64_t checkpoint_every,
-                                 const OptionalTensor& first_spike, const Tensors& grads, int64_t surrogate,
-                                 double slope, double scale, const OptionalTensor& table, int64_t wanted) {
+                                 const OptionalTensor& bits, const OptionalTensor& first_spike,
+                                 const Tensors& grads, int64_t surrogate, double slope, double scale,
+                                 const OptionalTensor& table, int64_t wanted) {
   const Tensors states = padded(state, kStates, "state");
   const Tensors values = padded(parameters, kParameters, "parameters");
   const Tensors incoming = padded(grads, kIncoming, "grads");
   const Problem problem{x,          states, values, numbers,    time_dim, steps,
                         time_first, reset,  traits, refractory, rest};
-  const Gradients gradients{checkpoints, checkpoint_every, first_spike, incoming, surrogate, slope, scale,
-                            table};
+  const Gradients gradients{
+      checkpoints, checkpoint_every, bits, first_spike, incoming, surrogate, slope, scale, table};
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;

@@ -15,6 +15,10 @@
 //   outputs         the sum of Output flags: the tensors to return, in that order
 //   checkpoints     [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
 //                   K, 2K, ...
+//   window          the slope of a Rectangle, for the bits
+//   bits            [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
+//   which
+//                   then gives a shape only; no gradient of beta, gain or alpha can be had from them
 //   first_spike     the output of that name; needed for its gradient
 //   grads           of the outputs, in the order of Incoming, those with a time axis like x: any strides in
 //                   outer and time, dense in the inner axes or one value for all of them
@@ -65,7 +69,8 @@ enum Output : int64_t {
   kTraceBefore = 32,
   kTotal = 64,
   kFinalState = 128,  // times 2 for each further state
-  kCheckpoints = 2048
+  kCheckpoints = 2048,
+  kBits = 4096
 };
 enum Incoming : size_t {
   kOfSpikes,
@@ -386,9 +391,19 @@ class Returned {
   std::vector<Tensor> tensors_;
 };
 
+inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kStepsOfWord; }
+
+// Whether two bits a step hold all that backward has to know of the neuron.
+template <typename S>
+void check_bits(const Neuron<S>& neuron) {
+  STD_TORCH_CHECK(states_of(neuron) == 1 && !neuron.delayed, "bits are for neurons with a membrane only");
+  STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
+                  "bits do not hold the membrane that a reset to zero needs in backward");
+}
+
 // Run `launch(const Forward<T>&)` on the tensors of a call of lif_forward.
 template <typename T, typename Launch>
-std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t checkpoint_every,
+std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t checkpoint_every, double window,
                             const Launch& launch) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
@@ -419,6 +434,12 @@ std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t che
     Shape shape = with_axis(features, 0, states_of(args.neuron));
     args.checkpoints = returned.add<S>(true, with_axis(shape, 0, chunks > 0 ? chunks - 1 : 0), kState);
   }
+  if (outputs & kBits) {
+    check_bits(args.neuron);
+    args.bits =
+        returned.add<uint32_t>(true, with_axis(features, 0, words_of(args.extent.steps)), ScalarType::Int);
+    args.window = static_cast<S>(window);
+  }
   if (neurons(args.extent) > 0) {
     launch(args);
   }
@@ -428,6 +449,7 @@ std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t che
 struct Gradients {
   const OptionalTensor& checkpoints;
   int64_t checkpoint_every;
+  const OptionalTensor& bits;
   const OptionalTensor& first_spike;
   const Tensors& grads;
   int64_t surrogate;
@@ -499,6 +521,21 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
     check_like_x(problem.x, gradients.checkpoints, "checkpoints", kState,
                  chunks > 0 ? (chunks - 1) * states_of(args.neuron) * n : 0);
     args.checkpoints = read<S>(gradients.checkpoints);
+  }
+  if (gradients.bits) {
+    check_bits(args.neuron);
+    STD_TORCH_CHECK(gradients.bits->scalar_type() == ScalarType::Int && gradients.bits->is_contiguous() &&
+                        gradients.bits->numel() == words_of(steps) * n &&
+                        gradients.bits->get_device_index() == problem.x.get_device_index() &&
+                        gradients.bits->is_cuda() == problem.x.is_cuda(),
+                    "bits must be what lif_forward returned");
+    STD_TORCH_CHECK(gradients.surrogate == static_cast<int64_t>(lif::Shape::rectangle),
+                    "bits need a Rectangle");
+    for (int name : {kBeta, kGain, kAlpha}) {
+      STD_TORCH_CHECK(!(wanted & (kGradParameter << name)), "bits do not hold what this gradient needs");
+    }
+    args.bits = static_cast<const uint32_t*>(gradients.bits->const_data_ptr());
+    args.chunk = kStepsOfWord;  // a word at a time, with nothing to recompute
   }
   set_gradients(args, problem, gradients);
   set_surrogate(args, problem, gradients);

@@ -98,7 +98,31 @@ void first_spike_row(S* __restrict__ first, S* __restrict__ alive, const S* __re
     first[i] = add(first[i], alive[i]);
   }
 }
+// The bits of a step join those of the word's earlier steps.
+template <typename S>
+void bits_row(uint32_t* __restrict__ words, const S* __restrict__ s, const S* __restrict__ u,
+              const S* __restrict__ theta, S slope, int64_t t, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    words[i] |= step_bits(s[i] != S(0), inside_window(sub(u[i], theta[i]), slope), t);
+  }
+}
+
 // The step backward, in pieces.
+
+template <typename S>
+void spikes_of_bits_row(S* __restrict__ s, const uint32_t* __restrict__ words, int64_t t, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    s[i] = fired_at(words[i], t) ? S(1) : S(0);
+  }
+}
+
+template <typename S>
+void window_of_bits_row(S* __restrict__ h, const uint32_t* __restrict__ words, S scale, int64_t t,
+                        int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    h[i] = inside_at(words[i], t) ? scale : S(0);
+  }
+}
 
 // What comes back through the spike, e * h.
 template <Reset kReset, bool kDetached, typename S>
@@ -269,11 +293,12 @@ void step_in_pieces(const Neuron<S>& neuron, const StepRows<S>& rows, const S* d
 // The rows of a forward task. States alternate between two rows each.
 template <typename S>
 struct ForwardRows {
-  static constexpr int64_t kRows = StepRows<S>::kRows + 2 * kStates + 4;
+  static constexpr int64_t kRows = StepRows<S>::kRows + 2 * kStates + 5;
 
   StepRows<S> step;
   StateRows<S> state[2];
   S *u, *count, *alive, *first;
+  uint32_t* words;
 
   explicit ForwardRows(Workspace<S>& workspace) : step(workspace) {
     for (StateRows<S>& rows : state) {
@@ -284,6 +309,7 @@ struct ForwardRows {
     for (S** row : {&u, &count, &alive, &first}) {
       *row = workspace.row();
     }
+    words = reinterpret_cast<uint32_t*>(workspace.row());
   }
 };
 
@@ -332,6 +358,15 @@ void forward_task(const Forward<T>& args, const Block& block, const ForwardRows<
     step_in_pieces(neuron, rows.step, drive, before, after, u, s, n);
     write_row(args.trace_before, block, t, u, rows.step.narrowed, streamed);
     write_row(args.spikes, block, t, s, rows.step.narrowed, streamed);
+    if (args.bits != nullptr) {
+      if (t % kStepsOfWord == 0) {
+        fill_row(rows.words, 0u, n);
+      }
+      bits_row(rows.words, s, u, rows.step.parameter[kThreshold], args.window, t, n);
+      if (t % kStepsOfWord == kStepsOfWord - 1 || t == steps - 1) {
+        copy_row(args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron, rows.words, n);
+      }
+    }
     if (args.trace.data != nullptr) {
       narrow_row<T>(row_of(args.trace, block, t), after.of[kMembrane], n);
     }
@@ -481,7 +516,9 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
   for (int64_t c = chunks - 1; c >= 0; --c) {
     const int64_t begin = c * args.chunk;
     const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
-    recompute_chunk(args, block, rows, c, begin, end);
+    if (args.bits == nullptr) {
+      recompute_chunk(args, block, rows, c, begin, end);
+    }
 
     for (int64_t t = end - 1; t >= begin; --t) {
       ask_for_row(args.grad_spikes, block, t - kRowsAhead, 0, steps);
@@ -489,6 +526,7 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
       const StateRows<S> before = rows.before(t - begin);
       const StateRows<S> after = rows.before(t - begin + 1);
       const S* silence = before.of[kSilence];
+      const uint32_t* words = nullptr;
       const S* theta = threshold_row(neuron, rows.step, before.of[kAdaptation], n);
 
       const S* g =
@@ -518,9 +556,14 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
         add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);
       }
 
-      surrogate_row(rows.h, u, theta, args.surrogate, n);
+      if (args.bits == nullptr) {
+        surrogate_row(rows.h, u, theta, args.surrogate, n);
+      } else {
+        words = args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron;
+        window_of_bits_row(rows.h, words, args.surrogate.scale, t, n);
+      }
       if (needs_spikes) {
-        fire_row(neuron.strict, s, u, theta, n);
+        words == nullptr ? fire_row(neuron.strict, s, u, theta, n) : spikes_of_bits_row(s, words, t, n);
       }
       if (neuron.refractory > 0) {
         clear_row(rows.h, silence, n);

@@ -14,8 +14,8 @@
 
 // From here on the compiler may use AVX-512. The headers above must come first: an inline function of the
 // standard library compiled for this target could be the copy that the linker keeps for everyone. Our own
-// have internal linkage, and come later: a function compiled before this line could not work on wide vectors. "fma" is
-// left out on purpose: the roundings are part of the contract.
+// have internal linkage, and come later: a function compiled before this line could not work on wide vectors.
+// "fma" is left out on purpose: the roundings are part of the contract.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512vl,avx512dq,avx512bw"))), \
                              apply_to = function)

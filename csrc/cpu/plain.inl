@@ -30,13 +30,15 @@ bool is_plain(const Neuron<S>& neuron) {
 
 template <typename T>
 bool is_plain(const Forward<T>& args) {
-  return is_plain(args.neuron) && args.trace_before.data == nullptr && args.first == nullptr;
+  return is_plain(args.neuron) && args.trace_before.data == nullptr && args.first == nullptr &&
+         args.bits == nullptr;
 }
 
 template <typename T>
 bool is_plain(const Backward<T>& args) {
   return is_plain(args.neuron) && args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr &&
-         args.grad_parameter[kResetTo] == nullptr && args.grad_parameter[kGain] == nullptr;
+         args.bits == nullptr && args.grad_parameter[kResetTo] == nullptr &&
+         args.grad_parameter[kGain] == nullptr;
 }
 
 // The rows of a series at the steps of a tile, from the block's first neuron on.

@@ -213,13 +213,13 @@ LIF_FN bool is_plain(const Neuron<S>& neuron, const Parameter<S>* parameter) {
 template <typename T>
 LIF_FN bool is_plain(const Forward<T>& args) {
   return is_plain(args.neuron, args.parameter) && args.trace.data == nullptr &&
-         args.trace_before.data == nullptr && args.first == nullptr;
+         args.trace_before.data == nullptr && args.first == nullptr && args.bits == nullptr;
 }
 
 template <typename T>
 LIF_FN bool is_plain(const Backward<T>& args) {
   return is_plain(args.neuron, args.parameter) && args.grad_trace.data == nullptr &&
-         args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr;
+         args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr && args.bits == nullptr;
 }
 
 // One time step of the thread's neurons; returns the spikes.
@@ -573,6 +573,7 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
   S count = S(0);
   S alive = S(1);
   S first_spike = S(0);
+  uint32_t word = 0;
 
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = args.checkpoint_every;
@@ -597,6 +598,13 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
     }
     if (trace_before != nullptr) {
       trace_before[t * args.trace_before.time_stride] = lif::narrow<T>(now.u);
+    }
+    if (args.bits != nullptr) {
+      word |= step_bits(now.s != S(0), inside_window(sub(now.u, own.theta), args.window), t);
+      if (t % kStepsOfWord == kStepsOfWord - 1 || t == steps - 1) {
+        args.bits[t / kStepsOfWord * neurons(args.extent) + neuron] = word;
+        word = 0;
+      }
     }
     count = add(count, now.s);
     alive = mul(alive, sub(S(1), now.s));
@@ -687,7 +695,10 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       return args.checkpoints + slot * neurons(args.extent) + neuron;
     });
     const auto load_x = [&](int64_t t) { return x[t * x_stride]; };
-    with_loads_ahead<1>(begin, end, x_stride != 0, load_x, [&](int64_t t, const T& x_now) {
+    // Bits hold what backward needs: there is nothing to recompute, and x is not there. A chunk is a word.
+    const bool by_bits = args.bits != nullptr;
+    const uint32_t word = by_bits ? args.bits[chunk * neurons(args.extent) + neuron] : 0;
+    with_loads_ahead<1>(begin, by_bits ? begin : end, x_stride != 0, load_x, [&](int64_t t, const T& x_now) {
       const int64_t at = t - begin;
       kept_at(at, 1) = own.v;
       if (options.synapse) {
@@ -705,14 +716,18 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
     const auto load_g = [&](int64_t t) { return g_spikes == nullptr ? T{} : g_spikes[t * g_stride]; };
     with_loads_ahead<-1>(end - 1, begin - 1, g_stride != 0, load_g, [&](int64_t t, const T& g_now) {
       const int64_t at = t - begin;
-      const S u = kept_at(at, 0);
-      const S v = kept_at(at, 1);
+      const S u = by_bits ? S(0) : kept_at(at, 0);
+      const S v = by_bits ? S(0) : kept_at(at, 1);
       const S i = options.synapse ? kept_at(at, i_slot) : S(0);
       const S b = options.adaptive ? kept_at(at, b_slot) : S(0);
       const bool silent = options.refractory > 0 && kept_at(at, q_slot) > S(0);
       const S theta = options.adaptive ? adapted_threshold(own.theta, own.kappa, b) : own.theta;
-      const S s = silent ? S(0) : fire(u, theta, options.strict);
-      const S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
+      S s = silent ? S(0) : fire(u, theta, options.strict);
+      S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
+      if (by_bits) {
+        s = fired_at(word, t) ? S(1) : S(0);
+        h = inside_at(word, t) ? args.surrogate.scale : S(0);
+      }
 
       S g = lif::widen(g_now);
       if (timed) {

@@ -147,7 +147,8 @@ template <typename T>
 int launch_backward(const Backward<T>& args, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
   if (!is_plain(args)) {
-    return backward_on(&general_backward_kernel<T>, 1, kept_values(args.neuron), args, on);
+    return backward_on(&general_backward_kernel<T>, 1, args.bits == nullptr ? kept_values(args.neuron) : 0,
+                       args, on);
   }
   return fits_wide(args) && worth_wide<T>(args.extent, kBackwardThreads)
              ? backward_on(&plain_backward_kernel<T, kWide<T>>, kWide<T>, 1, args, on)

@@ -71,6 +71,18 @@ LIF_FN int states_of(const Neuron<S>& neuron) {
   return states;
 }
 
+// Two bits a step, in place of x, for a backward pass that needs no more: whether the neuron fired, and
+// whether its membrane was inside the window of the surrogate. Words hold 16 steps, the first in the lowest
+// bits.
+constexpr int64_t kStepsOfWord = 16;
+
+LIF_FN uint32_t step_bits(bool fired, bool inside, int64_t t) {
+  return (static_cast<uint32_t>(fired) | static_cast<uint32_t>(inside) << 1) << (2 * (t % kStepsOfWord));
+}
+
+LIF_FN bool fired_at(uint32_t word, int64_t t) { return word >> (2 * (t % kStepsOfWord)) & 1u; }
+LIF_FN bool inside_at(uint32_t word, int64_t t) { return word >> (2 * (t % kStepsOfWord) + 1) & 1u; }
+
 struct Extent {
   int64_t outer = 0;
   int64_t steps = 0;
@@ -101,6 +113,8 @@ struct Forward {
   // The states before steps K, 2K, ...: [ceil(T / K) - 1, states_of(neuron), neurons].
   S* checkpoints = nullptr;
   int64_t checkpoint_every = 0;
+  uint32_t* bits = nullptr;  // [ceil(T / kStepsOfWord), neurons]
+  S window = S(0);           // slope of the surrogate, for the bits
 };
 
 template <typename T>
@@ -113,8 +127,9 @@ struct Backward {
   Neuron<S> neuron;
   Surrogate<S> surrogate;
   const S* checkpoints = nullptr;
-  int64_t chunk = 0;         // steps between checkpoints; at least T where there are none
-  const S* first = nullptr;  // that forward wrote; needed with grad_first
+  int64_t chunk = 0;               // steps between checkpoints; at least T where there are none
+  const uint32_t* bits = nullptr;  // in place of x, which is then only a shape
+  const S* first = nullptr;        // that forward wrote; needed with grad_first
 
   // Incoming gradients; null: zero. Those without a time axis have time stride 0.
   Series<const T> grad_spikes;

@@ -69,9 +69,15 @@ LIF_FN S gaussian(S z, S slope, S scale) {
   return mul(scale, exp_minus(mul(y, y)));
 }
 
+// A window: the only surrogate whose derivative is known from one bit.
+template <typename S>
+LIF_FN bool inside_window(S z, S slope) {
+  return mul(slope, magnitude(z)) < S(0.5);
+}
+
 template <typename S>
 LIF_FN S rectangle(S z, S slope, S scale) {
-  return mul(slope, magnitude(z)) < S(0.5) ? scale : S(0);
+  return inside_window(z, slope) ? scale : S(0);
 }
 
 // Between two samples a line; beyond the ends their values. NaN is read at the lower end.
