@@ -29,10 +29,22 @@ constexpr int kBackwardThreads = 128;
 // Blocks of a multiprocessor that the registers of backward must leave room for. Asked for fewer than four,
 // the compiler needs no spills; the shared memory of a wide block allows four.
 constexpr int kBackwardBlocks = 3;
+// The batches of a narrow thread in fp64 alone are 112 registers.
+template <typename T, int W>
+constexpr int kPlainBackwardBlocks = W == 1 && sizeof(T) == 8 ? 2 : kBackwardBlocks;
 
 // Time steps whose loads are in flight at once. A wide thread has 64 bytes on the way: with 2048 threads a
 // multiprocessor that is 128 KiB, where 4.8 TB/s * 0.65 us / 132 multiprocessors asks for 24 KiB.
 constexpr int kAhead = 4;
+
+// A narrow thread, which stands alone where neurons are few, has a batch of steps on the way: a load takes
+// some 0.65 us and a step forward some 12 ns, so that 55 steps hide the one behind the other; a step backward
+// is longer, and has two series. Registers hold a batch while it travels, and a column of shared memory while
+// it is used, so that the loop over its steps is not unrolled. Backward a batch is a chunk
+// (checkpoint_interval of lif_cuda/_ops.py).
+template <typename T>
+constexpr int kForwardBatch = sizeof(T) == 8 ? 24 : 48;
+constexpr int kBackwardBatch = 28;
 
 // W values moved as one access of W * sizeof(T) bytes.
 template <typename T, int W>
@@ -132,9 +144,8 @@ LIF_FN Pack<T, W> load_row(const T* row, bool uniform) {
 }
 
 // body(t, value) for each step t from `first` on and before `last`, forward in time (kDirection 1) or
-// backward
-// (-1), where value is load(t): slot j holds the next step of its turn, loaded kAhead steps before it is
-// used. A series that does not move is loaded once and stays in its registers.
+// backward (-1), where value is load(t): slot j holds the next step of its turn, loaded kAhead steps before
+// it is used. A series that does not move is loaded once and stays in its registers.
 template <int kDirection, typename Load, typename Body>
 LIF_FN void with_loads_ahead(int64_t first, int64_t last, bool moves, const Load& load, const Body& body) {
   using Value = decltype(load(first));
@@ -157,6 +168,54 @@ LIF_FN void with_loads_ahead(int64_t first, int64_t last, bool moves, const Load
         ahead[j] = load(t + kDirection * kAhead);
       }
       body(t, value);
+    }
+  }
+}
+
+// The values of up to kSize steps, on their way from memory.
+template <typename Value, int kSize>
+struct Batch {
+  Value at[kSize];
+};
+
+template <typename Value, int kSize, typename Load>
+LIF_FN void load_batch(Batch<Value, kSize>& batch, int64_t first, int64_t last, const Load& load) {
+#pragma unroll
+  for (int j = 0; j < kSize; ++j) {
+    batch.at[j] = first + j < last ? load(first + j) : Value{};
+  }
+}
+
+// Into the thread's own column of shared memory, `row` apart.
+template <typename T, int kSize, typename S = StateOf<T>>
+LIF_FN void widen_batch(const Batch<Pack<T, 1>, kSize>& batch, S* column, int64_t row, int64_t size) {
+#pragma unroll
+  for (int j = 0; j < kSize; ++j) {
+    if (j < size) {
+      column[j * row] = lif::widen(batch.at[j].at[0]);
+    }
+  }
+}
+
+// body(t, value) for each step, forward in time, where a batch is used while the next one is loaded.
+template <int kSize, typename S, typename Load, typename Body>
+LIF_FN void with_batches_ahead(int64_t steps, bool moves, S* column, int64_t row, const Load& load,
+                               const Body& body) {
+  if (!moves) {
+    const S value = steps > 0 ? lif::widen(load(0).at[0]) : S(0);
+    for (int64_t t = 0; t < steps; ++t) {
+      body(t, Pack<S, 1>{value});
+    }
+    return;
+  }
+  Batch<decltype(load(0)), kSize> batch;
+  load_batch(batch, 0, steps, load);
+  for (int64_t first = 0; first < steps; first += kSize) {
+    const int64_t size = steps - first < kSize ? steps - first : kSize;
+    widen_batch(batch, column, row, size);
+    load_batch(batch, first + kSize, steps, load);
+    for (int64_t j = 0; j < size; ++j) {
+      body(first + j, Pack<S, 1>{column[j * row]});
     }
   }
 }
@@ -262,13 +321,13 @@ __global__ void __launch_bounds__(kForwardThreads) plain_forward_kernel(const Fo
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = args.checkpoint_every;
   const auto load_x = [&](int64_t t) { return load_row<W>(x + t * x_stride, args.x.uniform); };
-  with_loads_ahead<1>(0, steps, x_stride != 0, load_x, [&](int64_t t, const Pack<T, W>& x_now) {
+  const auto step_of = [&](int64_t t, const Pack<S, W>& current) {
     if (checkpoint != nullptr && until_checkpoint-- == 0) {
       store<W>(checkpoint + neuron, v);
       checkpoint += neurons(args.extent);
       until_checkpoint = args.checkpoint_every - 1;
     }
-    const Pack<S, W> spikes = step(v, widen(x_now), beta, theta, args.neuron, v_reset, gain);
+    const Pack<S, W> spikes = step(v, current, beta, theta, args.neuron, v_reset, gain);
     if (spikes_out != nullptr) {
       store<W>(spikes_out + t * args.spikes.time_stride, narrow<T>(spikes));
     }
@@ -276,7 +335,15 @@ __global__ void __launch_bounds__(kForwardThreads) plain_forward_kernel(const Fo
     for (int w = 0; w < W; ++w) {
       count.at[w] = add(count.at[w], spikes.at[w]);
     }
-  });
+  };
+  if constexpr (W == 1) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    S* column = reinterpret_cast<S*>(shared) + threadIdx.x;
+    with_batches_ahead<kForwardBatch<T>>(steps, x_stride != 0, column, blockDim.x, load_x, step_of);
+  } else {
+    with_loads_ahead<1>(0, steps, x_stride != 0, load_x,
+                        [&](int64_t t, const Pack<T, W>& x_now) { step_of(t, widen(x_now)); });
+  }
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }
@@ -359,7 +426,7 @@ LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const P
 // on an H200. Shared memory: 4 * W * threads bytes a step of the chunk, 56 KiB for 28 steps of 128 threads
 // with W = 4, so four blocks fit a multiprocessor.
 template <typename T, int W>
-__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
+__global__ void __launch_bounds__(kBackwardThreads, (kPlainBackwardBlocks<T, W>))
     plain_backward_kernel(const Backward<T> args) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -400,16 +467,32 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   Adjoint<S, W> adjoint{load_or_zero<W>(args.grad_final[kMembrane], neuron), splat<S, W>(S(0)),
                         splat<S, W>(S(0)), splat<S, W>(S(0))};
 
-  for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
+  const int64_t chunks = (steps + args.chunk - 1) / args.chunk;
+  const auto end_of = [&](int64_t chunk) {
+    return (chunk + 1) * args.chunk < steps ? (chunk + 1) * args.chunk : steps;
+  };
+  // A narrow thread: x and g of a chunk are loaded while the chunk after it is gone through, and have a
+  // column each; u takes the place of x.
+  constexpr int kBatch = W == 1 ? kBackwardBatch : 1;
+  Batch<Pack<T, 1>, kBatch> x_batch, g_batch;
+  const auto load_batches = [&](int64_t chunk) {
+    if constexpr (W == 1) {
+      if (chunk >= 0) {
+        load_batch(x_batch, chunk * args.chunk, end_of(chunk), load_x);
+        load_batch(g_batch, chunk * args.chunk, end_of(chunk), load_g);
+      }
+    }
+  };
+  load_batches(chunks - 1);
+  for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * args.chunk;
-    const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
+    const int64_t end = end_of(chunk);
     const Pack<S, W> v_begin = chunk == 0
                                    ? load_or_zero<W>(args.state[kMembrane], neuron)
                                    : load<W>(args.checkpoints + (chunk - 1) * neurons(args.extent) + neuron);
 
     Pack<S, W> v = v_begin;
-    with_loads_ahead<1>(begin, end, x_stride != 0, load_x, [&](int64_t t, const Pack<T, W>& x_now) {
-      const Pack<S, W> current = widen(x_now);
+    const auto recompute = [&](int64_t t, const Pack<S, W>& current) {
       Pack<S, W> u;
 #pragma unroll
       for (int w = 0; w < W; ++w) {
@@ -417,11 +500,9 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       }
       store<W>(column + (t - begin) * row, u);
       v = reset_all(u);
-    });
-
-    Pack<S, W> u = load<W>(column + (end - 1 - begin) * row);
-    with_loads_ahead<-1>(end - 1, begin - 1, g_stride != 0, load_g, [&](int64_t t, const Pack<T, W>& g_now) {
-      Pack<S, W> incoming = widen(g_now);
+    };
+    Pack<S, W> u;
+    const auto go_back = [&](int64_t t, Pack<S, W> incoming) {
       if (counted) {
 #pragma unroll
         for (int w = 0; w < W; ++w) {
@@ -440,7 +521,26 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
         store<W>(grad_x + t * args.grad_x.time_stride, narrow<T>(dx));
       }
       u = u_before;
-    });
+    };
+    if constexpr (W == 1) {
+      S* g_column = column + args.chunk * row;
+      widen_batch(x_batch, column, row, end - begin);
+      widen_batch(g_batch, g_column, row, end - begin);
+      load_batches(chunk - 1);
+      for (int64_t t = begin; t < end; ++t) {
+        recompute(t, load<1>(column + (t - begin) * row));
+      }
+      u = load<1>(column + (end - 1 - begin) * row);
+      for (int64_t t = end - 1; t >= begin; --t) {
+        go_back(t, load<1>(g_column + (t - begin) * row));
+      }
+    } else {
+      with_loads_ahead<1>(begin, end, x_stride != 0, load_x,
+                          [&](int64_t t, const Pack<T, W>& x_now) { recompute(t, widen(x_now)); });
+      u = load<W>(column + (end - 1 - begin) * row);
+      with_loads_ahead<-1>(end - 1, begin - 1, g_stride != 0, load_g,
+                           [&](int64_t t, const Pack<T, W>& g_now) { go_back(t, widen(g_now)); });
+    }
   }
 
   if (args.grad_x_sum != nullptr) {
@@ -684,19 +784,19 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   S grad_beta = S(0), grad_theta = S(0), grad_v_reset = S(0), grad_gain = S(0);
   S grad_alpha = S(0), grad_kappa = S(0), grad_rho = S(0), grad_x_sum = S(0);
 
+  // Bits hold what backward needs: there is nothing to recompute, no x and no checkpoints. A chunk is a word.
+  const bool by_bits = args.bits != nullptr;
   for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * args.chunk;
     const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
     load_states(own, options, [&](int state) -> const S* {
-      if (chunk == 0) {
+      if (chunk == 0 || by_bits) {
         return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
       }
       const int64_t slot = (chunk - 1) * states_of(options) + slot_of(options, state);
       return args.checkpoints + slot * neurons(args.extent) + neuron;
     });
     const auto load_x = [&](int64_t t) { return x[t * x_stride]; };
-    // Bits hold what backward needs: there is nothing to recompute, and x is not there. A chunk is a word.
-    const bool by_bits = args.bits != nullptr;
     const uint32_t word = by_bits ? args.bits[chunk * neurons(args.extent) + neuron] : 0;
     with_loads_ahead<1>(begin, by_bits ? begin : end, x_stride != 0, load_x, [&](int64_t t, const T& x_now) {
       const int64_t at = t - begin;

@@ -101,9 +101,11 @@ bool worth_wide(const Extent& extent, int threads) {
 }
 
 template <typename T>
-cudaError_t forward_on(void (*kernel)(Forward<T>), int width, const Forward<T>& args, cudaStream_t stream) {
+cudaError_t forward_on(void (*kernel)(Forward<T>), int width, int batch, const Forward<T>& args,
+                       cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(blocks_for(args.extent, width, kForwardThreads));
-  kernel<<<blocks, kForwardThreads, 0, stream>>>(args);
+  const size_t column = batch * sizeof(StateOf<T>);  // 48 KiB a block at the most, which needs no permission
+  kernel<<<blocks, kForwardThreads, column * kForwardThreads, stream>>>(args);
   return cudaGetLastError();
 }
 
@@ -136,23 +138,25 @@ template <typename T>
 int launch_forward(const Forward<T>& args, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
   if (!is_plain(args)) {
-    return forward_on(&general_forward_kernel<T>, 1, args, on);
+    return forward_on(&general_forward_kernel<T>, 1, 0, args, on);
   }
   return fits_wide(args) && worth_wide<T>(args.extent, kForwardThreads)
-             ? forward_on(&plain_forward_kernel<T, kWide<T>>, kWide<T>, args, on)
-             : forward_on(&plain_forward_kernel<T, 1>, 1, args, on);
+             ? forward_on(&plain_forward_kernel<T, kWide<T>>, kWide<T>, 0, args, on)
+             : forward_on(&plain_forward_kernel<T, 1>, 1, kForwardBatch<T>, args, on);
 }
 
 template <typename T>
 int launch_backward(const Backward<T>& args, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  if (!is_plain(args)) {
+  const bool wide = is_plain(args) && fits_wide(args) && worth_wide<T>(args.extent, kBackwardThreads);
+  // A narrow thread has registers for a batch: longer chunks, which only a caller of the raw operator makes,
+  // go the general way.
+  if (!is_plain(args) || (!wide && std::min(args.chunk, args.extent.steps) > kBackwardBatch)) {
     return backward_on(&general_backward_kernel<T>, 1, args.bits == nullptr ? kept_values(args.neuron) : 0,
                        args, on);
   }
-  return fits_wide(args) && worth_wide<T>(args.extent, kBackwardThreads)
-             ? backward_on(&plain_backward_kernel<T, kWide<T>>, kWide<T>, 1, args, on)
-             : backward_on(&plain_backward_kernel<T, 1>, 1, 1, args, on);
+  return wide ? backward_on(&plain_backward_kernel<T, kWide<T>>, kWide<T>, 1, args, on)
+              : backward_on(&plain_backward_kernel<T, 1>, 1, 2, args, on);
 }
 
 template <typename T>
