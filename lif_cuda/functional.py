@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, run
+from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, differentiated_once, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
@@ -291,7 +291,7 @@ def lif(
     )
     given_steps = -1 if steps is None else steps
     # As torch.autograd.Function.apply itself asks; there is no public way to.
-    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    transformed = torch._C._are_functorch_transforms_active()
     if differentiate or transformed:
         length = x.shape[layout.time_dim] if steps is None else steps
         every = _ops.checkpoint_interval(length, x.device.type)
@@ -300,8 +300,11 @@ def lif(
             call = call._replace(slots=(*call.slots, TABLE))
             given.append(table)
         if transformed:
+            _transforms.check_not_traced()
             results = _transforms.Forward.apply(call, given_steps, every, x, *given)[: len(call.results)]
         else:
+            if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+                x, *given = differentiated_once([x, *given])
             results = FusedLIF.apply(call, given_steps, every, x, *given)
     else:
         results = run(x, given, call, given_steps, 0)
