@@ -114,7 +114,7 @@ class FusedLIF(torch.autograd.Function):
             with torch.no_grad():
                 gradients: Sequence[Tensor] = _ops.lif_backward(*arguments)
             x, _, _, *given = ctx.saved_tensors
-            guarded: Sequence[Tensor] = _NoDoubleBackward.apply(len(gradients), *gradients, x, *given)
+            guarded: Sequence[Tensor] = _NoDoubleBackward.apply(gradients, x, *given, *grads)
             return guarded
 
         return gradients_of(ctx, grads, computed)
@@ -182,19 +182,45 @@ NO_SECOND_DERIVATIVE = (
 
 
 class _NoDoubleBackward(torch.autograd.Function):
-    """The identity on gradients, whose own gradient is refused.
+    """The identity on gradients, whose own gradient, in whatever they depend on, is refused.
 
     ``once_differentiable`` stays silent where the incoming gradient needs none itself, and the second
-    derivative would be silently zero.
+    derivative would be silently zero. The gradients come in a list, unseen by autograd: what is returned is
+    no view then, and may be changed in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(t.view_as(t) for t in tensors[:count])
+    def forward(ctx: Any, gradients: Sequence[Tensor], *sources: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(gradients)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+
+class _DifferentiatedOnce(torch.autograd.Function):
+    """The identity, whose gradient is refused where it is to be differentiated itself."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError(NO_SECOND_DERIVATIVE)
+        return grads
+
+
+# torch.compile traces FusedLIF.backward as if gradients were never differentiated again. So that this is
+# noticed nevertheless, what it may not look into goes before: an operator, which adds nothing to the code.
+torch.library.define("lif_cuda::differentiated_once", "(Tensor[] tensors) -> Tensor[]")
+torch.library.impl(
+    "lif_cuda::differentiated_once",
+    "CompositeImplicitAutograd",
+    lambda tensors: list(_DifferentiatedOnce.apply(*tensors)),
+)
+differentiated_once = torch.ops.lif_cuda.differentiated_once.default
 
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:

@@ -6,6 +6,7 @@ run before any arithmetic.
 
 from __future__ import annotations
 
+import copyreg
 import math
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
@@ -163,8 +164,17 @@ _OUTPUTS_TYPES: dict[tuple[str, ...], Any] = {}
 def outputs_type(names: tuple[str, ...]) -> Any:
     """The NamedTuple in which several outputs are returned."""
     if names not in _OUTPUTS_TYPES:
+        if torch.compiler.is_compiling():
+            return namedtuple("Outputs", names)  # one of the trace, which is not to be found outside of it
         _OUTPUTS_TYPES[names] = namedtuple("Outputs", names)
+        # pickle finds a class by its name, and there is one of this name for each tuple of outputs.
+        copyreg.pickle(_OUTPUTS_TYPES[names], lambda out: (outputs, (out._fields, *out)))
     return _OUTPUTS_TYPES[names]
+
+
+def outputs(names: tuple[str, ...], *tensors: Tensor) -> Any:
+    """Several outputs in their NamedTuple."""
+    return outputs_type(names)(*tensors)
 
 
 def check_options(options: CallOptions) -> None:

@@ -36,7 +36,13 @@ def _shape(num_neurons: int | Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _backward_is_running() -> bool:
-    """Whether this call is part of a backward pass: a recomputation under activation checkpointing."""
+    """Whether this call is part of a backward pass: a recomputation under activation checkpointing.
+
+    torch.compile cannot ask and breaks its graph here; it need not where there are no gradients, and so no
+    recomputations.
+    """
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        return False
     return bool(torch._C._current_graph_task_id() != -1)
 
 
@@ -161,6 +167,8 @@ class LIFModule(nn.Module):
             save,
         )
         _check.check_options(self.options)
+        if isinstance(output, tuple):
+            _check.outputs_type(output)  # torch.compile would make one of its own
         given = Parameters(_beta(beta, tau, dt, decay), threshold, v_reset, gain, alpha, kappa, rho)
         _check.check_pairs(self.options, given)
         if learn_v_reset and reset != "zero":
@@ -184,7 +192,8 @@ class LIFModule(nn.Module):
         self._numbers: dict[str, float | None] = {}
         for name, value in given._asdict().items():
             self._make(name, value, factory)
-        # For recomputations: the state before the last call, and the calls since the last recomputation.
+        # For recomputations: the state before the last call, and the calls since the last recomputation; 2
+        # stands for more, since torch.compile makes code for each number.
         self._before: NeuronState | None = None
         self._calls = 0
         self._recomputed = False
@@ -315,10 +324,13 @@ class LIFModule(nn.Module):
         """
         if not self.stateful:
             raise RuntimeError("reset_state is for layers with stateful=True; this one keeps no state")
-        kept = NeuronState(state) if isinstance(state, Tensor) else state
+        self._forget()
+        self._keep(NeuronState(state) if isinstance(state, Tensor) else state)
+
+    def _forget(self) -> None:
+        """Forget the calls so far, which a recomputation would go back to."""
         self._before = None
         self._calls = 0
-        self._keep(kept)
 
     def _keep(self, state: NeuronState | None) -> None:
         for name in self._states():
@@ -332,6 +344,7 @@ class LIFModule(nn.Module):
     ) -> None:
         # A buffer that holds nothing yet has no shape to load into.
         if self.stateful and self.save_state:
+            self._forget()
             for name in self._states():
                 saved = state_dict.get(f"{prefix}state_{name}")
                 if saved is None:
@@ -366,7 +379,8 @@ class LIFModule(nn.Module):
         out, final = self._call(x, given, options._replace(return_state=True))
         if not recomputed:
             self._before = start
-            self._calls = (0 if after_backward else self._calls) + (self.training or torch.is_grad_enabled())
+            counts = self.training or torch.is_grad_enabled()
+            self._calls = min((0 if after_backward else self._calls) + counts, 2)
             self._keep(NeuronState(final) if isinstance(final, Tensor) else final)
         return (out, final) if options.return_state else out
 
@@ -382,7 +396,13 @@ class LIFModule(nn.Module):
                 f"{tuple(state.membrane.shape)}; call reset_state() before another batch size"
             )
         dtype = _check.STATE_DTYPES.get(x.dtype, x.dtype)
-        return NeuronState._make(None if tensor is None else tensor.to(dtype) for tensor in state)
+        ready = NeuronState._make(None if tensor is None else tensor.to(dtype) for tensor in state)
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return ready
+        if state.membrane.is_inference():
+            # Made in inference mode, from which autograd takes nothing but copies.
+            return NeuronState._make(None if tensor is None else tensor.clone() for tensor in ready)
+        return ready
 
     # Calls.
 

@@ -33,6 +33,18 @@ from ._autograd import (
 _STATES = FIRST_PARAMETER
 
 
+def check_not_traced() -> None:
+    """Raise in a trace of torch.compile, which would drop the derivative of the operators without a word.
+
+    Outside of fullgraph=True it then leaves this function to Python, where all is well.
+    """
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "torch.func inside a function compiled with fullgraph=True does not reach the fused LIF; compile "
+            "without it, compile the function that is transformed instead, or use lif_cuda.ReferenceLIF"
+        )
+
+
 class _Mapped:
     """A call with one more axis of ``size`` samples among its neurons."""
 

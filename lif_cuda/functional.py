@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, run
+from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, differentiated_once, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
@@ -298,7 +298,7 @@ def lif(
     )
     given_steps = -1 if steps is None else steps
     # As torch.autograd.Function.apply itself asks; there is no public way to.
-    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    transformed = torch._C._are_functorch_transforms_active()
     if differentiate:
         _check.check_saved(options, parameters)
     if differentiate or transformed:
@@ -309,8 +309,11 @@ def lif(
             call = call._replace(slots=(*call.slots, TABLE))
             given.append(table)
         if transformed:
+            _transforms.check_not_traced()
             results = _transforms.Forward.apply(call, given_steps, every, x, *given)[: len(call.results)]
         else:
+            if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+                x, *given = differentiated_once([x, *given])
             results = FusedLIF.apply(call, given_steps, every, x, *given)
     else:
         results = run(x, given, call._replace(bits=False) if call.bits else call, given_steps, 0)

@@ -161,6 +161,25 @@ def test_what_has_no_derivative_says_so(transform: Callable[..., Any], message: 
         transform(of)(torch.randn(4, 6))
 
 
+@pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
+@pytest.mark.parametrize("transform", [grad, lambda f: vmap(grad(f))], ids=["grad", "vmap of grad"])
+def test_transforms_in_compiled_code(transform: Callable[..., Any]) -> None:
+    """A trace of them would give zeros: they are left to Python, or refused where that may not be."""
+
+    def of(x: Tensor) -> Tensor:
+        out = functional.lif(x, 0.9, return_state=False)
+        assert isinstance(out, Tensor)
+        return out.square().sum()
+
+    x = torch.randn(4, 6, 5)
+    expected = transform(of)(x)
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(transform(of), backend="aot_eager")(x), expected)
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match="does not reach the fused LIF"):
+        torch.compile(transform(of), fullgraph=True, backend="aot_eager")(x)
+
+
 def test_the_total_is_not_of_one_sample() -> None:
     with pytest.raises(NotImplementedError, match='use output="count"'):
         vmap(lambda x: functional.lif(x, 0.9, output="total", return_state=False))(torch.randn(2, 4, 6))
