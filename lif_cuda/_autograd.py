@@ -17,6 +17,7 @@ SERIES = ("spikes", "trace", "trace_before_reset")
 # The order in which lif_backward takes incoming gradients.
 INCOMING = (*SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
 NOT_DIFFERENTIABLE = ("total", "silence")
+_NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
 
 class Call(NamedTuple):
@@ -32,6 +33,7 @@ class Call(NamedTuple):
     slope: float
     scale: float
     results: tuple[str, ...]  # what is returned, in the order of the operator
+    outputs: int  # the same, as the operator takes it
     slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
 
@@ -55,6 +57,8 @@ class Call(NamedTuple):
         Lists end with what is given last: a None costs the operator as much as a tensor. They have one entry
         at least: the runtime of AOTInductor does not take an empty list of optional tensors.
         """
+        if not given:
+            return [None], [None], None
         states: list[Tensor | None] = []
         parameters: list[Tensor | None] = []
         table: Tensor | None = None
@@ -69,6 +73,7 @@ class Call(NamedTuple):
 
 
 FIRST_PARAMETER, TABLE = 4, 11
+_CHECKPOINTS, _BITS = _ops.OUTPUTS["checkpoints"], _ops.OUTPUTS["bits"]
 # The bits of Wanted, by slot. The steps of silence and the table have no gradient.
 _WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
 
@@ -88,20 +93,20 @@ class FusedLIF(torch.autograd.Function):
         # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
         # stand beside the call, and the numbers of the call have been made floats before.
         results = run(x, given, call, steps, every)
-        results, kept = results[: len(call.results)], results[len(call.results) :]
+        kept = None
+        if every or call.bits:
+            results, kept = results[:-1], results[-1]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
         if call.bits:
             x = x.new_empty(()).expand(x.shape)  # a shape without its memory
-        ctx.save_for_backward(x, kept[0] if kept else None, first, *given)
+        ctx.save_for_backward(x, kept, first, *given)
         ctx.call = call
         ctx.steps = steps
         ctx.every = every
         ctx.set_materialize_grads(False)
-        fixed = [
-            tensor for name, tensor in zip(call.results, results, strict=True) if name in NOT_DIFFERENTIABLE
-        ]
-        if fixed:
-            ctx.mark_non_differentiable(*fixed)
+        if call.outputs & _NOT_DIFFERENTIABLE:
+            pairs = zip(call.results, results, strict=True)
+            ctx.mark_non_differentiable(*[tensor for name, tensor in pairs if name in NOT_DIFFERENTIABLE])
         return tuple(results)
 
     @staticmethod
@@ -109,6 +114,11 @@ class FusedLIF(torch.autograd.Function):
         # Only a backward pass that is itself recorded has grad mode on; turning it off costs 3 us.
         if not torch.is_grad_enabled():
             return gradients_of(ctx, grads, _ops.lif_backward)
+        if ctx.call.bits:
+            # What would refuse a second derivative hangs on x, and x was not kept.
+            raise NotImplementedError(
+                "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
+            )
 
         def computed(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
@@ -225,11 +235,11 @@ differentiated_once = torch.ops.lif_cuda.differentiated_once.default
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
     """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
-    outputs = sum([_ops.OUTPUTS[name] for name in call.results])
+    outputs = call.outputs
     if every:
-        outputs |= _ops.OUTPUTS["checkpoints"]
+        outputs |= _CHECKPOINTS
     if call.bits:
-        outputs |= _ops.OUTPUTS["bits"]
+        outputs |= _BITS
     states, parameters, _ = call.spread(given)
     results: list[Tensor] = _ops.lif_forward(
         x,

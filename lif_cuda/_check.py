@@ -81,6 +81,19 @@ class Parameters(NamedTuple):
     rho: float | Tensor | None
 
 
+class Settled:
+    """The options of a layer, and its parameters where all are numbers: compared by identity, not by value.
+
+    What was checked once for a layer is known again at each call without a look at a single option.
+    """
+
+    __slots__ = ("options", "parameters")
+
+    def __init__(self, options: CallOptions, parameters: Parameters | None) -> None:
+        self.options = options
+        self.parameters = parameters
+
+
 # The range of a parameter that is given as a number.
 RANGES = {"beta": (0.0, 1.0), "alpha": (0.0, 1.0), "rho": (0.0, 1.0)}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _check, decay
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from .surrogate import FastSigmoid, Surrogate
 
 DEFAULT_SURROGATE = FastSigmoid(k=10.0)
@@ -192,6 +192,11 @@ class LIFModule(nn.Module):
         self._numbers: dict[str, float | None] = {}
         for name, value in given._asdict().items():
             self._make(name, value, factory)
+        # The surrogates of this package do not change; one of a user's own may.
+        self._settled: Settled | None = None
+        if type(surrogate).__module__ == Surrogate.__module__:
+            numbers = Parameters(**self._numbers) if len(self._numbers) == len(given) else None  # type: ignore[arg-type]
+            self._settled = Settled(self.options, numbers)
         # For recomputations: the state before the last call, and the calls since the last recomputation; 2
         # stands for more, since torch.compile makes code for each number.
         self._before: NeuronState | None = None
@@ -407,12 +412,11 @@ class LIFModule(nn.Module):
     # Calls.
 
     def _call(self, x: Tensor, membrane: Tensor | NeuronState | None, options: CallOptions) -> Any:
-        return self._lif(
-            x,
-            membrane=membrane,
-            **{name: self._parameter(name) for name in Parameters._fields},
-            **options._asdict(),
-        )
+        settled = self._settled
+        parameters = settled.parameters if settled is not None else None
+        if parameters is None:
+            parameters = Parameters._make([self._parameter(name) for name in Parameters._fields])
+        return self._lif(x, parameters, membrane, options, settled)
 
     def forward(
         self, x: Tensor, membrane: Tensor | NeuronState | None = None, steps: int | None = None

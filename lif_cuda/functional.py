@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
 from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, differentiated_once, run
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save
+from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
 from .surrogate import Surrogate
@@ -34,46 +34,50 @@ _PLANS: dict[Any, _Plan] = {}
 _MOST_PLANS = 4096
 
 
-def _key(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> Any:
+def _key(
+    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+) -> Any:
     """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option.
 
     So do the numbers of the surrogate: one of a user's own may be equal to itself and have changed.
     """
-    surrogate = options.surrogate
-    return (
-        x.shape,
-        x.is_contiguous() or x.stride(),
-        x.dtype,
-        x.device,
-        options,
-        (*map(type, options),),
-        (surrogate.code, surrogate.slope, surrogate.height),
-        (
+    of_options: Any = settled
+    of_parameters: Any = None
+    if settled is None or settled.options is not options:
+        surrogate = options.surrogate
+        numbers = (surrogate.code, surrogate.slope, surrogate.height)
+        of_options = (options, (*map(type, options),), numbers)
+    if settled is None or settled.parameters is not parameters:
+        of_parameters = (
             *[
                 (value.shape, value.dtype, value.device, value.layout)
                 if isinstance(value, Tensor)
                 else (value, type(value))
                 for value in parameters
             ],
-        ),
-        type(membrane),
-        None
-        if membrane is None
-        else (
+        )
+    of_state: Any = None
+    if membrane is not None:
+        states = (membrane,) if isinstance(membrane, Tensor) else membrane
+        of_state = (
+            type(membrane),
             *[
                 tensor if tensor is None else (tensor.shape, tensor.dtype, tensor.device, tensor.layout)
-                for tensor in ((membrane,) if isinstance(membrane, Tensor) else membrane)
+                for tensor in states
             ],
-        ),
-    )
+        )
+    strides = x.is_contiguous() or x.stride()
+    return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state)
 
 
-def _plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
+def _plan(
+    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+) -> _Plan:
     """The plan of a call; raises what the checks of a new one raise."""
     if torch.compiler.is_compiling():
         return _new_plan(x, parameters, membrane, options)
     try:
-        key = _key(x, parameters, membrane, options)
+        key = _key(x, parameters, membrane, options, settled)
         known = _PLANS.get(key)
     except Exception:
         # Something is of a kind that has no key; the checks say what.
@@ -108,6 +112,7 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
     if options.decay_input and by_tensor[0]:
         by_tensor[Parameters._fields.index("gain")] = True
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(by_tensor) if tensor]
+    results = (*asked, *names) if options.return_state else tuple(asked)
     call = Call(
         [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in checked.parameters],
         layout,
@@ -118,7 +123,8 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         surrogate.code,
         float(surrogate.slope),
         float(surrogate.height),
-        (*asked, *names) if options.return_state else tuple(asked),
+        results,
+        sum([_ops.OUTPUTS[name] for name in results]),
         tuple(slots),
         options.save == "bits",
     )
@@ -282,14 +288,25 @@ def lif(
         return_state,
         save,
     )
-    parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
+    return run_neuron(x, Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho), membrane, options)
+
+
+def run_neuron(
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Tensor | NeuronState | None,
+    options: CallOptions,
+    settled: Settled | None = None,
+) -> Any:
+    """:func:`lif` with its arguments in groups; ``settled``: of a layer, what stays from call to call."""
     if type(x) is not Tensor and _is_distributed(x):
         from . import _dtensor  # it imports torch.distributed, which most programs do not need
 
         return _dtensor.lif(lif, x, parameters, membrane, options)
-    plan = _plan(x, parameters, membrane, options)
+    plan = _plan(x, parameters, membrane, options, settled)
     call, layout = plan.call, plan.layout
-    given = _given(plan, x, parameters, membrane, decay_input)
+    steps = options.steps
+    given = _given(plan, x, parameters, membrane, options.decay_input) if call.slots else []
     x = _layout.arrange(x, layout.order if steps is None else layout.features)
     if layout.copy:
         x = x.contiguous()
@@ -304,7 +321,7 @@ def lif(
     if differentiate or transformed:
         length = x.shape[layout.time_dim] if steps is None else steps
         every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
-        table = surrogate.values(plan.state_dtype, x.device)
+        table = options.surrogate.values(plan.state_dtype, x.device)
         if table is not None:
             call = call._replace(slots=(*call.slots, TABLE))
             given.append(table)
@@ -317,7 +334,11 @@ def lif(
             results = FusedLIF.apply(call, given_steps, every, x, *given)
     else:
         results = run(x, given, call._replace(bits=False) if call.bits else call, given_steps, 0)
+    output = options.output
+    one_state = len(plan.state_names) == 1
     if layout.output is None and layout.state is None:
+        if isinstance(output, str) and one_state:
+            return (results[0], results[1]) if options.return_state else results[0]
         found = dict(zip(call.results, results, strict=True))
     else:
         found = {
@@ -331,8 +352,8 @@ def lif(
         out = found[output]
     else:
         out = _check.outputs_type(output)(*[found[name] for name in output])
-    if not return_state:
+    if not options.return_state:
         return out
-    if len(plan.state_names) == 1:
+    if one_state:
         return out, found["membrane"]
     return out, NeuronState(**{name: found[name] for name in plan.state_names})

@@ -17,7 +17,7 @@ class LIF(LIFModule):
         "Leaky integrate-and-fire neurons: all T time steps in one launch forward and one backward.",
     )
 
-    _lif = staticmethod(functional.lif)
+    _lif = staticmethod(functional.run_neuron)
 
 
 class IF(LIF):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset, Save
+from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._module import DEFAULT_SURROGATE, LIFModule
 from .surrogate import Surrogate
 
@@ -106,7 +106,17 @@ def lif(
         return_state,
         save,
     )
-    parameters = Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho)
+    return run_neuron(x, Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho), membrane, options)
+
+
+def run_neuron(
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Tensor | NeuronState | None,
+    options: CallOptions,
+    settled: Settled | None = None,
+) -> Any:
+    """:func:`lif` with its arguments in their groups, as a layer has them."""
     checked = _check.check_call(x, parameters, membrane, options)
     if torch.is_grad_enabled():
         _check.check_saved(options, parameters)
@@ -115,7 +125,8 @@ def lif(
         return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)
 
     own: Any = Parameters(*map(tensor, checked.parameters))
-    if decay_input:
+    gain, output = parameters.gain, options.output
+    if options.decay_input:
         own = own._replace(gain=1 - own.beta)
     elif not isinstance(gain, Tensor) and gain == 1:
         own = own._replace(gain=None)  # a product with 1 changes nothing
@@ -124,7 +135,7 @@ def lif(
         out = found[output]
     else:
         out = _check.outputs_type(output)(*(found[name] for name in output))
-    if not return_state:
+    if not options.return_state:
         return out
     state = NeuronState(**{name: final[name] for name in checked.states})
     return out, state.membrane if len(checked.states) == 1 else state
@@ -218,4 +229,4 @@ class ReferenceLIF(LIFModule):
     exists to be read, to be compared with, and to be timed against.
     """
 
-    _lif = staticmethod(lif)
+    _lif = staticmethod(run_neuron)

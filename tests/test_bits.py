@@ -124,6 +124,15 @@ def test_layers_refuse_to_learn_what_is_not_kept(layer: Any, learn: str) -> None
         layer(save="bits", surrogate=Rectangle(), **{learn: True})
 
 
+@pytest.mark.parametrize("penalty", [False, True], ids=["direct", "penalty"])
+def test_a_recorded_backward_pass_is_refused(penalty: bool) -> None:
+    x = torch.randn(6, 5, requires_grad=True)
+    out = functional.lif(x, 0.9, surrogate=Rectangle(), save="bits", return_state=False)
+    loss = out.sum() + (x.sum() if penalty else 0)
+    with pytest.raises(NotImplementedError, match="got one with create_graph=True; use save='input' there"):
+        torch.autograd.grad(loss, x, create_graph=True)
+
+
 def test_transforms_refuse() -> None:
     def loss(x: torch.Tensor) -> torch.Tensor:
         spikes: torch.Tensor = functional.lif(x, 0.9, surrogate=Rectangle(), save="bits", return_state=False)

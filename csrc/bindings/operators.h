@@ -27,15 +27,31 @@ constexpr const char* kBackwardSchema =
     "Tensor? checkpoints, SymInt checkpoint_every, Tensor? bits, Tensor? first_spike, Tensor?[] grads, "
     "int surrogate, float slope, float scale, Tensor? table, int wanted) -> Tensor[]";
 
+inline Problem problem_of(const Tensor& x, const Tensors& state, const Tensors& parameters,
+                          const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
+                          bool time_first, int64_t reset, int64_t traits, int64_t refractory, double rest) {
+  Problem problem{x,
+                  Listed(state, kStates, "state"),
+                  Listed(parameters, kParameters, "parameters"),
+                  numbers,
+                  time_dim,
+                  steps,
+                  time_first,
+                  reset,
+                  traits,
+                  refractory,
+                  rest};
+  problem.settle();
+  return problem;
+}
+
 template <typename Backend>
 std::vector<Tensor> lif_forward(const Tensor& x, const Tensors& state, const Tensors& parameters,
                                 const std::vector<double>& numbers, int64_t time_dim, int64_t steps,
                                 bool time_first, int64_t reset, int64_t traits, int64_t refractory,
                                 double rest, int64_t outputs, int64_t checkpoint_every, double window) {
-  const Tensors states = padded(state, kStates, "state");
-  const Tensors values = padded(parameters, kParameters, "parameters");
-  const Problem problem{x,          states, values, numbers,    time_dim, steps,
-                        time_first, reset,  traits, refractory, rest};
+  const Problem problem =
+      problem_of(x, state, parameters, numbers, time_dim, steps, time_first, reset, traits, refractory, rest);
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;
@@ -52,11 +68,9 @@ std::vector<Tensor> lif_backward(const Tensor& x, const Tensors& state, const Te
                                  const OptionalTensor& bits, const OptionalTensor& first_spike,
                                  const Tensors& grads, int64_t surrogate, double slope, double scale,
                                  const OptionalTensor& table, int64_t wanted) {
-  const Tensors states = padded(state, kStates, "state");
-  const Tensors values = padded(parameters, kParameters, "parameters");
-  const Tensors incoming = padded(grads, kIncoming, "grads");
-  const Problem problem{x,          states, values, numbers,    time_dim, steps,
-                        time_first, reset,  traits, refractory, rest};
+  const Listed incoming(grads, kIncoming, "grads");
+  const Problem problem =
+      problem_of(x, state, parameters, numbers, time_dim, steps, time_first, reset, traits, refractory, rest);
   const Gradients gradients{
       checkpoints, checkpoint_every, bits, first_spike, incoming, surrogate, slope, scale, table};
   const typename Backend::Guard guard(x);

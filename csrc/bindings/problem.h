@@ -124,15 +124,26 @@ inline Shape with_axis(Shape shape, int64_t at, int64_t size) {
   return shape;
 }
 
-// A list of tensors at its full length. Callers leave out the empty end: an entry costs 0.1 us on its way
-// here, and most calls give none of the eleven states and parameters.
-inline Tensors padded(const Tensors& tensors, size_t length, const char* name) {
-  STD_TORCH_CHECK(tensors.size() <= length, name, " must have at most ", length, " entries, got ",
-                  tensors.size());
-  Tensors whole(tensors);
-  whole.resize(length);
-  return whole;
-}
+// A list of optional tensors. Callers leave out the empty end: an entry costs 0.1 us on its way here, and
+// most calls give none of the eleven states and parameters.
+class Listed {
+ public:
+  Listed(const Tensors& tensors, size_t length, const char* name) : tensors_(tensors) {
+    STD_TORCH_CHECK(tensors.size() <= length, name, " must have at most ", length, " entries, got ",
+                    tensors.size());
+  }
+
+  const OptionalTensor& operator[](size_t i) const {
+    static const OptionalTensor kAbsent;
+    return i < tensors_.size() ? tensors_[i] : kAbsent;
+  }
+
+  auto begin() const { return tensors_.begin(); }
+  auto end() const { return tensors_.end(); }
+
+ private:
+  const Tensors& tensors_;
+};
 
 // Whether autograd would have to differentiate through `tensor`. The stable ABI does not tell, but an alias
 // made with grad mode on is a leaf only if its base needs no gradient.
@@ -147,8 +158,8 @@ inline bool requires_grad(const Tensor& tensor) {
 // What forward and backward share.
 struct Problem {
   const Tensor& x;
-  const Tensors& state;
-  const Tensors& parameters;
+  Listed state;
+  Listed parameters;
   const std::vector<double>& numbers;
   int64_t time_dim;
   int64_t given_steps;
@@ -157,23 +168,25 @@ struct Problem {
   int64_t traits;
   int64_t refractory;
   double rest;
+  Shape features{};  // the shape of one time step
+  Extent extent{};
 
   bool constant_input() const { return given_steps >= 0; }
-  int64_t steps() const { return constant_input() ? given_steps : x.sizes()[time_dim]; }
-  Shape features() const {
-    Shape shape = shape_of(x);
+
+  // Checks what the shapes follow from, and sets them.
+  void settle() {
+    STD_TORCH_CHECK(given_steps >= -1, "steps must be -1 or more, got ", given_steps);
+    features = shape_of(x);
+    const int64_t last = static_cast<int64_t>(features.size()) - (constant_input() ? 0 : 1);
+    STD_TORCH_CHECK(time_dim >= 0 && time_dim <= last, "time_dim must be in [0, ", last, "], got ", time_dim);
+    extent = {1, given_steps, 1};
     if (!constant_input()) {
-      shape.erase(shape.begin() + time_dim);
+      extent.steps = features[time_dim];
+      features.erase(features.begin() + time_dim);
     }
-    return shape;
-  }
-  Extent extent() const {
-    const Shape shape = features();
-    Extent extent{1, steps(), 1};
-    for (size_t i = 0; i < shape.size(); ++i) {
-      (static_cast<int64_t>(i) < time_dim ? extent.outer : extent.inner) *= shape[i];
+    for (size_t i = 0; i < features.size(); ++i) {
+      (static_cast<int64_t>(i) < time_dim ? extent.outer : extent.inner) *= features[i];
     }
-    return extent;
   }
 };
 
@@ -248,15 +261,15 @@ Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, 
   STD_TORCH_CHECK(
       tensor->is_cuda() == problem.x.is_cuda() && tensor->get_device_index() == problem.x.get_device_index(),
       name, " must be on the device of x");
-  Shape expected = problem.features();
+  const Extent& extent = problem.extent;
+  Shape expected = problem.features;
   if (timed) {
-    expected = with_axis(std::move(expected), problem.time_dim, problem.steps());
+    expected = with_axis(std::move(expected), problem.time_dim, extent.steps);
   }
   STD_TORCH_CHECK(shape_of(*tensor) == expected, name, " has the wrong shape");
   const auto sizes = tensor->sizes();
   const auto strides = tensor->strides();
   const auto time = static_cast<size_t>(problem.time_dim);
-  const Extent extent = problem.extent();
   const int64_t inner = joint_stride(sizes, strides, time + timed, sizes.size());
   STD_TORCH_CHECK(inner == 1 || inner == 0, name, " must be dense in the axes after time, or constant");
   const int64_t outer = joint_stride(sizes, strides, 0, time);
@@ -270,17 +283,13 @@ Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, 
 
 inline void check(const Problem& problem, ScalarType state_type) {
   const Tensor& x = problem.x;
-  STD_TORCH_CHECK(problem.given_steps >= -1, "steps must be -1 or more, got ", problem.given_steps);
-  const int64_t last = x.dim() - (problem.constant_input() ? 0 : 1);
-  STD_TORCH_CHECK(problem.time_dim >= 0 && problem.time_dim <= last, "time_dim must be in [0, ", last,
-                  "], got ", problem.time_dim);
   STD_TORCH_CHECK(problem.numbers.size() == kParameters, "numbers must have ", int{kParameters}, " entries");
   STD_TORCH_CHECK(problem.reset >= 0 && problem.reset < kResets, "unknown reset ", problem.reset);
   STD_TORCH_CHECK(problem.refractory >= 0, "refractory must be at least 0, got ", problem.refractory);
   const bool delayed = problem.traits & kDelayed;
   STD_TORCH_CHECK(!delayed || (problem.refractory == 0 && !(problem.traits & kAdaptive)),
                   "a delayed reset has no refractory or adaptive neuron");
-  const int64_t n = neurons(problem.extent());
+  const int64_t n = neurons(problem.extent);
   for (const OptionalTensor& state : problem.state) {
     check_like_x(x, state, "state", state_type, n);
   }
@@ -289,7 +298,7 @@ inline void check(const Problem& problem, ScalarType state_type) {
   }
   if (aoti_torch_grad_mode_is_enabled()) {
     bool any = requires_grad(x);
-    for (const Tensors* tensors : {&problem.state, &problem.parameters}) {
+    for (const Listed* tensors : {&problem.state, &problem.parameters}) {
       for (const OptionalTensor& tensor : *tensors) {
         any = any || (tensor && requires_grad(*tensor));
       }
@@ -310,14 +319,13 @@ template <typename T, typename Args>
 void set_common(Args& args, const Problem& problem) {
   using S = StateOf<T>;
   check(problem, kTypeOf<S>);
-  args.extent = problem.extent();
+  args.extent = problem.extent;
   args.x = series_of<T>(problem.x, problem, !problem.constant_input(), problem.x.scalar_type(), "x");
-  const Shape features = problem.features();
   for (int i = 0; i < kStates; ++i) {
     args.state[i] = read<S>(problem.state[i]);
   }
   for (int i = 0; i < kParameters; ++i) {
-    args.parameter[i] = parameter_of<S>(problem.parameters[i], problem.numbers[i], features);
+    args.parameter[i] = parameter_of<S>(problem.parameters[i], problem.numbers[i], problem.features);
   }
   if ((problem.traits & kDecayInput) && !problem.parameters[kGain]) {
     args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
@@ -372,9 +380,8 @@ class Returned {
   // A tensor like x, if `asked`.
   template <typename T>
   Series<T> add_series(bool asked, const Problem& problem) {
-    const Extent extent = problem.extent();
-    const Shape shape =
-        with_axis(problem.features(), problem.time_first ? 0 : problem.time_dim, extent.steps);
+    const Extent& extent = problem.extent;
+    const Shape shape = with_axis(problem.features, problem.time_first ? 0 : problem.time_dim, extent.steps);
     T* data = add<T>(asked, shape, like_.scalar_type());
     if (problem.time_first) {
       return {data, extent.inner, extent.outer * extent.inner};
@@ -410,7 +417,7 @@ std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t che
   Forward<T> args;
   set_common<T>(args, problem);
   STD_TORCH_CHECK(!(outputs & kCheckpoints) || checkpoint_every > 0, "checkpoint_every must be above 0");
-  const Shape features = problem.features();
+  const Shape& features = problem.features;
   args.checkpoint_every = checkpoint_every;
 
   Returned returned(problem.x);
@@ -451,7 +458,7 @@ struct Gradients {
   int64_t checkpoint_every;
   const OptionalTensor& bits;
   const OptionalTensor& first_spike;
-  const Tensors& grads;
+  const Listed& grads;
   int64_t surrogate;
   double slope;
   double scale;
@@ -463,7 +470,7 @@ void set_gradients(Backward<T>& args, const Problem& problem, const Gradients& g
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
   const ScalarType type = problem.x.scalar_type();
-  const Tensors& grads = gradients.grads;
+  const Listed& grads = gradients.grads;
   const int64_t n = neurons(args.extent);
   args.grad_spikes = series_of<T>(grads[kOfSpikes], problem, true, type, "the gradient of the spikes");
   args.grad_trace = series_of<T>(grads[kOfTrace], problem, true, type, "the gradient of the trace");
@@ -510,7 +517,7 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
   constexpr ScalarType kState = kTypeOf<S>;
   Backward<T> args;
   set_common<T>(args, problem);
-  const Shape features = problem.features();
+  const Shape& features = problem.features;
   const int64_t n = neurons(args.extent);
   const int64_t steps = args.extent.steps;
   args.chunk = steps > 0 ? steps : 1;
