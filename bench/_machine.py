@@ -24,7 +24,7 @@ def command() -> str:
     script = Path(sys.argv[0]).resolve()
     if script.is_relative_to(_REPOSITORY):
         script = script.relative_to(_REPOSITORY)
-    return shlex.join(["python", str(script), *sys.argv[1:]])
+    return shlex.join(["python", *["-P"] * sys.flags.safe_path, str(script), *sys.argv[1:]])
 
 
 def versions() -> dict[str, str | None]:
