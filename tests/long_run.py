@@ -121,6 +121,7 @@ def numbers(arguments: argparse.Namespace) -> int:
     tallies: dict[str, Tally] = {}
     wanted = int(arguments.neuron_steps)
     done, seed, difference = 0, arguments.first_seed, None
+    torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
     with tqdm(total=wanted, unit="neuron-step", unit_scale=True, disable=arguments.quiet) as progress:
         while done < wanted:
@@ -212,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     long.add_argument("--first-seed", type=int, default=0, help="%(default)s")
     long.add_argument("--backward-share", type=float, default=0.02, help="of the calls (%(default)s)")
     long.add_argument("--double-share", type=float, default=0.2, help="of the calls (%(default)s)")
+    # A step of the reference is too short for two: they would wait for each other more than they compute.
+    long.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
     long.set_defaults(run=numbers, json=ROOT / "bench" / "results" / "long_run_numbers.json")
     drawn = commands.add_parser("fuzz", parents=[common], help="the drawn cases of tests/test_fuzz.py")
     drawn.add_argument("--cases", type=int, default=20000, help="of each test (%(default)s)")
