@@ -36,7 +36,7 @@ help:
 	@echo 'make test         run the tests (PYTEST_ARGS="-k ...")'
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
-	@echo 'make lint         ruff, mypy and clang-format'
+	@echo 'make lint         ruff, mypy, clang-format and clang-tidy'
 	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run the tests there'
 	@echo 'make clean        remove what was built here; the environments stay'
 	@echo
@@ -83,6 +83,7 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
+	$(RUN) tests/clang_tidy.py
 
 # info loads the CUDA operators and fails if one of them has no CUDA kernel.
 cuda-build: $(VENV_CUDA)/.installed
