@@ -25,7 +25,7 @@ def command() -> str:
     script = Path(sys.argv[0]).resolve()
     if script.is_relative_to(_REPOSITORY):
         script = script.relative_to(_REPOSITORY)
-    return shlex.join([*launcher(), str(script), *sys.argv[1:]])
+    return shlex.join([*launcher(), *["-P"] * sys.flags.safe_path, str(script), *sys.argv[1:]])
 
 
 def versions() -> dict[str, str | None]:

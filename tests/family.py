@@ -23,6 +23,8 @@ STATE_OF = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
 }
+STEPS = (0, 1, 2, 5, 25, 28, 29, 48, 49, 60, 100)
+FEATURES = ((5,), (3, 7), (2, 3, 33), (2, 129), (4, 1), (1,), (0,), (2, 64), (), (8, 16))
 # Those whose kernels have the very roundings of the eager formulas.
 EXACT_SURROGATES = (
     FastSigmoid(7.0, scale=0.7),
@@ -107,13 +109,19 @@ def _put(wide: Tensor, into: Tensor, t: Tensor) -> Tensor:
     return spread.as_strided(into.shape, into.stride(), offset)
 
 
-def draw_case(pick: Pick, seed: int = 0, dtypes: Sequence[torch.dtype] = tuple(STATE_OF)) -> Case:
+def draw_case(
+    pick: Pick,
+    seed: int = 0,
+    dtypes: Sequence[torch.dtype] = tuple(STATE_OF),
+    numbers_of_steps: Sequence[int] = STEPS,
+    shapes: Sequence[tuple[int, ...]] = FEATURES,
+) -> Case:
     """Any combination of options that the neuron takes, at sizes where it is interesting."""
     generator = torch.Generator().manual_seed(seed)
     dtype = pick.choice(dtypes)
     state_dtype = STATE_OF[dtype]
-    steps = pick.choice([0, 1, 2, 5, 25, 28, 29, 48, 49, 60, 100])
-    features = pick.choice([(5,), (3, 7), (2, 3, 33), (2, 129), (4, 1), (1,), (0,), (2, 64), (), (8, 16)])
+    steps = pick.choice(numbers_of_steps)
+    features = pick.choice(shapes)
     constant = pick.chance(0.25)
     time_dim = pick.choice(range(len(features) + 1))
     shape = features if constant else (*features[:time_dim], steps, *features[time_dim:])

@@ -147,7 +147,7 @@ def compile_all(nvcc: str, folder: Path) -> Compiled:
     return Compiled(nvcc_version(nvcc), usages, entry_bodies(ptx.read_text()), cubins)
 
 
-pytestmark = pytest.mark.nvcc
+pytestmark = [pytest.mark.nvcc, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -223,6 +223,7 @@ def kill_when(process: subprocess.Popen[str], there: Path, before: float) -> Non
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path: Path) -> None:
     options = ["--epochs", "3", "--backend", "both", "--batch-size", "32", "--threads", "2"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
@@ -241,6 +242,7 @@ def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path: Path) -> N
     assert_same_run(undisturbed, killed, ("snn", "snn_reference", "ann"))
 
 
+@pytest.mark.slow
 def test_more_epochs_may_be_added_at_a_constant_rate(tmp_path: Path) -> None:
     options = ["--schedule", "constant", "--backend", "both"]
     run(tmp_path / "whole", "--epochs", "3", *options)
@@ -266,6 +268,7 @@ def test_fewer_epochs_than_the_checkpoint_holds(tmp_path: Path, capsys: pytest.C
     assert "holds 2 epochs already and --epochs is 1" in failing(capsys, *out, "--epochs", "1")
 
 
+@pytest.mark.slow
 def test_resuming_a_whole_run_only_writes_its_results_again(tmp_path: Path) -> None:
     first = run(tmp_path, "--epochs", "1")
     checkpoint = (tmp_path / "checkpoint_snn.pt").read_bytes()
@@ -274,11 +277,13 @@ def test_resuming_a_whole_run_only_writes_its_results_again(tmp_path: Path) -> N
     assert (tmp_path / "checkpoint_snn.pt").read_bytes() == checkpoint
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, "--epochs", "1", "--resume")
     assert "no checkpoint" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_resume_a_run_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(tmp_path, "--epochs", "1", "--backend", "both")
     again = run(tmp_path, "--epochs", "1")

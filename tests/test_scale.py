@@ -38,6 +38,7 @@ def test_more_elements_than_32_bits_count() -> None:
     assert (dx[:, :-5000] == dx[:, :1]).all()  # neurons at rest, all alike
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps() -> None:
     """Forward and backward, checkpoints and all, bit for bit those of the step loop."""
     x = torch.randn(STEPS, 3, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.1
@@ -52,6 +53,7 @@ def test_a_hundred_thousand_steps() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learn", [False, True], ids=["fixed", "learned"])
 def test_ten_thousand_calls_keep_no_memory(learn: bool) -> None:
     """A leak of one x a call would be 51 MB here, of a step of it 10 MB."""

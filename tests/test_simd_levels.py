@@ -70,6 +70,7 @@ def python(code: str, tmp_path: Path, level: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", NEEDED)
 def test_level_agrees_with_reference(level: str, tmp_path: Path) -> None:
     if not NEEDED[level] <= processor_flags():

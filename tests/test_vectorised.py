@@ -57,6 +57,7 @@ def compiler() -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", WIDTHS)
 def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"

@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cpu/simd.h"
@@ -15,7 +16,7 @@ namespace py = pybind11;
 
 namespace {
 
-std::string compiler() {
+std::string_view compiler() {
 #if defined(__clang__)
   return "clang " __clang_version__;
 #elif defined(__GNUC__)
@@ -42,7 +43,7 @@ py::dict facts() {
   py::dict out;
   out["kind"] = LIF_BUILD_KIND;
   out["compiler"] = compiler();
-  out["cpp_standard"] = static_cast<long>(__cplusplus);
+  out["cpp_standard"] = __cplusplus;
   out["torch"] = LIF_TORCH_VERSION;
   out["torch_cuda"] = if_given(LIF_TORCH_CUDA);
   out["cuda"] = if_given(LIF_CUDA_VERSION);

@@ -349,10 +349,9 @@ inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t 
   constexpr size_t kWorthIt = size_t{4} << 20;
   constexpr uintptr_t kPage = 4096;
   if (bytes >= kWorthIt) {
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+    const size_t before = (kPage - reinterpret_cast<uintptr_t>(data) % kPage) % kPage;
     // Advice: where it cannot be taken, nothing changes.
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+    madvise(static_cast<char*>(data) + before, (bytes - before) / kPage * kPage, MADV_HUGEPAGE);
   }
 #endif
 }

@@ -146,6 +146,7 @@ LIF_FN Pack<T, W> load_row(const T* row, bool uniform) {
 // body(t, value) for each step t from `first` on and before `last`, forward in time (kDirection 1) or
 // backward (-1), where value is load(t): slot j holds the next step of its turn, loaded kAhead steps before
 // it is used. A series that does not move is loaded once and stays in its registers.
+// NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result): one times a few steps.
 template <int kDirection, typename Load, typename Body>
 LIF_FN void with_loads_ahead(int64_t first, int64_t last, bool moves, const Load& load, const Body& body) {
   using Value = decltype(load(first));
@@ -171,6 +172,7 @@ LIF_FN void with_loads_ahead(int64_t first, int64_t last, bool moves, const Load
     }
   }
 }
+// NOLINTEND(bugprone-implicit-widening-of-multiplication-result)
 
 // The values of up to kSize steps, on their way from memory.
 template <typename Value, int kSize>

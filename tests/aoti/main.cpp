@@ -7,9 +7,9 @@
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <string>
 #include <vector>
 
 int main(int count, char** arguments) {
@@ -24,7 +24,7 @@ int main(int count, char** arguments) {
   }
   std::ifstream file(arguments[3], std::ios::binary);
   std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-  const int64_t batch = std::atoll(arguments[4]);
+  const int64_t batch = std::stoll(arguments[4]);
   const auto values = static_cast<int64_t>(bytes.size() / sizeof(float));
   torch::inductor::AOTIModelPackageLoader model(arguments[2]);
   const auto outputs = model.run({at::from_blob(bytes.data(), {batch, values / batch}, at::kFloat)});

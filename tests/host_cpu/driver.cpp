@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cinttypes>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -147,7 +148,7 @@ uint64_t bits_at(const void* data, int64_t i) {
   E value;
   std::memcpy(&value, static_cast<const char*>(data) + static_cast<size_t>(i) * sizeof(E), sizeof(E));
   if constexpr (!std::is_integral_v<E>) {
-    if (const auto wide = widen(value); wide != wide) {
+    if (std::isnan(widen(value))) {
       return ~uint64_t{0};
     }
   }
@@ -383,7 +384,7 @@ Parameter<S> draw_parameter(Draw& draw, Inputs& inputs, const Extent& extent, do
       break;
     case 3:
       break;
-    case 4: {
+    default: {
       int64_t divisor = 2;  // the least, of an inner size above 1
       while (divisor < extent.inner && extent.inner % divisor != 0) {
         ++divisor;

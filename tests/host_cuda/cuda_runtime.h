@@ -23,10 +23,12 @@
 #define HOST_CUDA_ALLOW(address, size) static_cast<void>(0)
 #endif
 
+// NOLINTBEGIN(bugprone-reserved-identifier): CUDA's own names.
 #define __global__
 #define __shared__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
+// NOLINTEND(bugprone-reserved-identifier)
 
 using cudaError_t = int;
 using cudaStream_t = void*;

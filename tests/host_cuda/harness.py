@@ -72,8 +72,8 @@ class HostKernels:
             self._library.host_set_device(1, SHARED_BYTES)
 
 
-def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
-    """Compile in ``folder`` with the flags of the build, and load."""
+def write_launchers(folder: Path) -> None:
+    """launchers.inl: csrc/cuda/lif_cuda.cu as a C++ compiler understands it."""
     # A launch, kernel<<<...>>>(args), is the one thing in the file that is not C++.
     launchers, launches = re.subn(
         r"(\w+(?:<[\w, ]+>)?)<<<(.+?)>>>\((\w+)\)",
@@ -82,6 +82,11 @@ def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
     )
     assert launches > 0 and "<<<" not in launchers, "a launch is written in a way unknown here"
     (folder / "launchers.inl").write_text(launchers)
+
+
+def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
+    """Compile in ``folder`` with the flags of the build, and load."""
+    write_launchers(folder)
     library = folder / "lif_cuda_on_host.so"
     torch_folder = Path(torch.__path__[0])
     compile_source(

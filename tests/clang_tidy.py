@@ -1,0 +1,92 @@
+"""clang-tidy over the C++ of the repository, for `make lint`; .clang-tidy has the checks.
+
+    python -P tests/clang_tidy.py                  all, about half a minute on two cores
+    python -P tests/clang_tidy.py ops_cpu.cpp      the sources whose names contain a word
+
+Headers are looked at through the sources that include them, and csrc/cuda through the host's CUDA
+(tests/host_cuda), as clang cannot parse a launch without the headers of CUDA.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _compile import CSRC, ROOT
+from host_cuda.harness import SHIM, _target_version, write_launchers
+from torch.utils import cpp_extension
+
+# setup.py's macros of build_facts.cpp; what they say does not matter here.
+FACTS = (
+    "LIF_BUILD_KIND",
+    "LIF_TORCH_VERSION",
+    "LIF_TORCH_CUDA",
+    "LIF_CUDA_VERSION",
+    "LIF_CUDA_ARCHS",
+    "LIF_NO_CUDA_BECAUSE",
+    "LIF_SIMD_LEVELS",
+)
+
+
+def sources(folder: Path) -> dict[str, list[str]]:
+    """Each source with its own flags. A file that setup.py builds for several targets is looked at once."""
+    stable = [f"-DTORCH_TARGET_VERSION={_target_version()}"]
+    return {
+        # The slowest first.
+        "tests/host_cuda/entry.cpp": [*stable, f"-I{SHIM}", f"-I{folder}"],
+        "csrc/bindings/build_facts.cpp": [f'-D{name}=""' for name in FACTS],
+        "csrc/bindings/ops_cpu.cpp": stable,
+        "csrc/bindings/ops_cuda.cpp": [*stable, "-DUSE_CUDA"],
+        "csrc/cpu/lif_avx2.cpp": [],
+        "tests/host_cpu/driver.cpp": [],
+        "tests/aoti/main.cpp": ["-std=c++20"],
+        "csrc/bindings/schema.cpp": stable,
+    }
+
+
+def check(source: str, flags: list[str]) -> str:
+    """What clang-tidy says of a source; empty where all is well."""
+    foreign = [*cpp_extension.include_paths(), sysconfig.get_path("include")]
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("clang-tidy")),
+            "--quiet",
+            str(ROOT / source),
+            "--",
+            "-std=c++17",
+            f"-I{CSRC}",
+            *(part for path in foreign for part in ("-isystem", path)),
+            *flags,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Standard error counts the warnings of foreign headers.
+    return "" if done.returncode == 0 else f"{source}\n{done.stdout}{done.stderr}"
+
+
+def main() -> int:
+    """Look at all sources, or those asked for; 1 where there is a finding."""
+    words = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        write_launchers(Path(name))
+        chosen = {
+            source: flags
+            for source, flags in sources(Path(name)).items()
+            if not words or any(word in source for word in words)
+        }
+        findings = [text for text in pool.map(check, chosen, chosen.values()) if text]
+    print("\n".join(findings) or f"clang-tidy: {len(chosen)} sources pass")
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
