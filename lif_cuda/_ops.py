@@ -98,7 +98,7 @@ def checkpoint_interval(steps: int, device_type: str) -> int:
     """Time steps between the membranes saved for backward, or 0 where none is needed.
 
     Backward recomputes the membranes of one such chunk at a time and holds them close to the
-    arithmetic: on the CPU 512 neurons * 32 steps * 4 bytes are 64 KiB of the second-level cache; on
+    arithmetic: on the CPU 1024 neurons * 32 steps * 4 bytes are 128 KiB of the second-level cache; on
     CUDA a thread's column of 28 steps * 16 bytes fits four blocks of 128 threads in the shared memory
     of a multiprocessor. Chunks are of equal length, give or take one step. The cost in fp32 is 4 bytes
     written and 4 read for each neuron and chunk.

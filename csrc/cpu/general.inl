@@ -557,7 +557,7 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
       }
 
       if (args.bits == nullptr) {
-        surrogate_row(rows.h, u, theta, args.surrogate, n);
+        surrogate_rows(rows.h, 0, u, 0, theta, args.surrogate, 1, n);
       } else {
         words = args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron;
         window_of_bits_row(rows.h, words, args.surrogate.scale, t, n);

@@ -18,11 +18,11 @@ struct Tiling {
   int64_t tasks = 0;
 };
 
-// Neurons in a task at the most. The half dozen rows that a step works in, 2 KiB each in fp32, stay in the
-// first-level cache, and in backward the membranes of a chunk of time steps in the second; longer rows of x
-// would be kinder to the hardware prefetcher.
-constexpr int64_t kForwardNeurons = 512;
-constexpr int64_t kBackwardNeurons = 512;
+// Neurons in a task at the most. A row of 1024 is a page of x in fp32, long enough for the hardware
+// prefetcher, and the membranes of a chunk of time steps stay in the second-level cache; 512 took 10 % longer
+// forward on [100, 128, 512], 2048 as long.
+constexpr int64_t kForwardNeurons = 1024;
+constexpr int64_t kBackwardNeurons = 1024;
 
 // The kernels for tensors of type T.
 template <typename T>

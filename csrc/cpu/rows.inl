@@ -359,29 +359,39 @@ void table_lookup(S* __restrict__ h, const S* __restrict__ u, const S* __restric
   }
 }
 
+// The same of several rows, `h_stride` and `u_stride` apart.
 template <typename S>
-void surrogate_row(S* h, const S* u, const S* theta, const Surrogate<S>& surrogate, int64_t n) {
+void surrogate_rows(S* h, int64_t h_stride, const S* u, int64_t u_stride, const S* theta,
+                    const Surrogate<S>& surrogate, int64_t rows, int64_t n) {
   const S slope = surrogate.slope;
   const S scale = surrogate.scale;
+  const auto all = [&](auto row) {
+    for (int64_t j = 0; j < rows; ++j) {
+      row(h + j * h_stride, u + j * u_stride, theta, slope, scale, n);
+    }
+  };
   switch (surrogate.shape) {
     case Shape::fast_sigmoid:
-      return surrogate_row<Shape::fast_sigmoid>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::fast_sigmoid, S>);
     case Shape::atan:
-      return surrogate_row<Shape::atan>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::atan, S>);
     case Shape::sigmoid:
-      return surrogate_row<Shape::sigmoid>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::sigmoid, S>);
     case Shape::triangle:
-      return surrogate_row<Shape::triangle>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::triangle, S>);
     case Shape::piecewise_exp:
-      return surrogate_row<Shape::piecewise_exp>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::piecewise_exp, S>);
     case Shape::gaussian:
-      return surrogate_row<Shape::gaussian>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::gaussian, S>);
     case Shape::rectangle:
-      return surrogate_row<Shape::rectangle>(h, u, theta, slope, scale, n);
+      return all(surrogate_row<Shape::rectangle, S>);
     case Shape::table:
-      return table_lookup(h, u, theta, surrogate, n);
+      for (int64_t j = 0; j < rows; ++j) {
+        table_lookup(h + j * h_stride, u + j * u_stride, theta, surrogate, n);
+      }
   }
 }
+
 // Memory for rows, in one piece. A row is a whole number of cache lines, and three more: rows a multiple of
 // 4 KiB apart would fall on the same lines of the first-level cache (forward 0.45 instead of 0.6 ns a
 // neuron-step).

@@ -26,6 +26,16 @@ template <typename S>
   return Vector<S>{} + value;
 }
 
+[[gnu::always_inline]] inline Words widen_words(HalfWords bits) {
+#if LIF_SIMD_BYTES == 64
+  return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)bits);
+#elif LIF_SIMD_BYTES == 32
+  return (Words)_mm256_cvtepu16_epi32((__m128i)bits);  // GCC 12 takes five instructions for the general form
+#else
+  return __builtin_convertvector(bits, Words);
+#endif
+}
+
 template <typename T, typename S = StateOf<T>>
 [[gnu::always_inline]] inline Vector<S> load(const T* from) {
   if constexpr (std::is_same_v<T, S>) {
@@ -36,7 +46,7 @@ template <typename T, typename S = StateOf<T>>
     HalfWords bits;
     std::memcpy(&bits, from, sizeof bits);
     if constexpr (std::is_same_v<T, BFloat16>) {
-      return (Vector<S>)(__builtin_convertvector(bits, Words) << 16);
+      return (Vector<S>)(widen_words(bits) << 16);
     } else {
 #if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
       // The forms with a mask: GCC 12 warns of an undefined value inside the others.
@@ -51,38 +61,6 @@ template <typename T, typename S = StateOf<T>>
       return value;
 #endif
     }
-  }
-}
-
-// The elements of a vector as they lie in memory.
-template <typename T, typename S = StateOf<T>>
-[[gnu::always_inline]] inline auto packed(Vector<S> value) {
-  if constexpr (std::is_same_v<T, S>) {
-    return value;
-  } else if constexpr (std::is_same_v<T, BFloat16>) {
-    return __builtin_convertvector(bfloat16_bits(value, (Words)value), HalfWords);
-  } else {
-#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
-    return (HalfWords)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(LIF_SIMD_F16C)
-    return (HalfWords)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
-#else
-    HalfWords bits;
-    for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
-      bits[lane] = to_half(value[lane]).bits;
-    }
-    return bits;
-#endif
-  }
-}
-
-// The same for spikes, which every type holds exactly: no rounding.
-template <typename T, typename S = StateOf<T>>
-[[gnu::always_inline]] inline auto packed_spikes(Vector<S> value) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    return __builtin_convertvector((Words)value >> 16, HalfWords);
-  } else {
-    return packed<T>(value);
   }
 }
 
@@ -125,17 +103,60 @@ template <typename T, typename S = StateOf<T>>
   return group;
 }
 
-template <typename T, typename S = StateOf<T>>
-[[gnu::always_inline]] inline void store_group(T* to, const Group<S>& group, bool streamed = false) {
-  for (int64_t k = 0; k < kGroup; ++k) {
-    store(to + k * kLanes<S>, packed<T>(group.at[k]), streamed);
+// The low halves of a group's words.
+template <typename T>
+[[gnu::always_inline]] inline void store_halves(T* to, const Words (&words)[kGroup], bool streamed) {
+#if LIF_SIMD_BYTES == 32
+  // Two vectors in two instructions, where each by itself takes three.
+  for (int64_t k = 0; k < kGroup; k += 2) {
+    const __m256i pairs = _mm256_packus_epi32((__m256i)words[k], (__m256i)words[k + 1]);
+    store(to + k * kLanes<float>, _mm256_permute4x64_epi64(pairs, 0xd8), streamed);
   }
+#else
+  for (int64_t k = 0; k < kGroup; ++k) {
+#if LIF_SIMD_BYTES == 64
+    const auto halves = (HalfWords)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words[k]);
+#else
+    const auto halves = __builtin_convertvector(words[k], HalfWords);
+#endif
+    store(to + k * kLanes<float>, halves, streamed);
+  }
+#endif
 }
 
-template <typename T, typename S = StateOf<T>>
-[[gnu::always_inline]] inline void store_spikes(T* to, const Group<S>& group, bool streamed) {
-  for (int64_t k = 0; k < kGroup; ++k) {
-    store(to + k * kLanes<S>, packed_spikes<T>(group.at[k]), streamed);
+template <typename S>
+[[gnu::always_inline]] inline HalfWords to_halves(Vector<S> value) {
+#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
+  return (HalfWords)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(LIF_SIMD_F16C)
+  return (HalfWords)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+  HalfWords bits;
+  for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
+    bits[lane] = to_half(value[lane]).bits;
+  }
+  return bits;
+#endif
+}
+
+// kExact: every value is one that T holds, as a spike is, so that there is nothing to round.
+template <bool kExact = false, typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline void store_group(T* to, const Group<S>& group, bool streamed = false) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    Words words[kGroup];
+    for (int64_t k = 0; k < kGroup; ++k) {
+      const auto bits = (Words)group.at[k];
+      words[k] = kExact ? bits >> 16 : bfloat16_bits(group.at[k], bits);
+    }
+    store_halves(to, words, streamed);
+  } else {
+    for (int64_t k = 0; k < kGroup; ++k) {
+      if constexpr (std::is_same_v<T, Half>) {
+        store(to + k * kLanes<S>, to_halves<S>(group.at[k]), streamed);
+      } else {
+        store(to + k * kLanes<S>, group.at[k], streamed);
+      }
+    }
   }
 }
 
