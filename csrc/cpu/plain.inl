@@ -145,11 +145,28 @@ struct PlainRows {
   }
 };
 
-// Ask for the lines of the rows of the next tile at neurons [i, i + n).
+inline int64_t at_least(int64_t low, int64_t value) { return value < low ? low : value; }
+
+// The rows that the next tile will read, whose lines a tile asks for while it computes.
 template <typename T>
-void ask_for(const Rows<T>& rows, int64_t steps, int64_t i, int64_t n) {
-  for (int64_t j = 0; j < steps; ++j) {
-    prefetch_row(rows.at(j, i), n);
+struct Coming {
+  Rows<const T> rows;
+  int64_t steps = 0;
+};
+
+// Up to kTileSteps rows of a series, from step `first` on and before `last`; none where it does not move.
+template <typename T>
+Coming<T> coming(const Series<const T>& series, const Block& block, int64_t first, int64_t last) {
+  if (series.data == nullptr || series.time_stride == 0 || series.uniform || first >= last) {
+    return {};
+  }
+  return {rows_of(series, block, first), last - first < kTileSteps ? last - first : kTileSteps};
+}
+
+template <typename T>
+void ask_for(const Coming<T>& next, int64_t i, int64_t n) {
+  for (int64_t j = 0; j < next.steps; ++j) {
+    prefetch_row(next.rows.at(j, i), n);
   }
 }
 
@@ -163,8 +180,7 @@ struct ForwardTile {
   Rows<S> u;  // where backward recomputes; it wants nothing else
   bool counting = false;
   bool streamed = false;
-  Rows<const T> next_x;
-  int64_t next_steps = 0;
+  Coming<T> next;
 };
 
 // What the steps of a tile write. The common cases are compiled for themselves: a question asked at each step
@@ -258,7 +274,7 @@ template <Reset kReset, Writes kWrites, typename T, typename S = StateOf<T>>
   const PlainRows<S> rows(given_rows);
   for (int64_t strip = 0; strip < n; strip += kStrip) {
     const int64_t end = strip + kStrip < n ? strip + kStrip : n;
-    ask_for(tile.next_x, tile.next_steps, strip, end - strip);
+    ask_for(tile.next, strip, end - strip);
     for (int64_t i = strip; i < end; i += kGroup * kLanes<S>) {
       forward_group<kReset, kWrites>(tile, rows, i);
     }
@@ -329,7 +345,6 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
   load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
   fill_row(rows.count, S(0), n);
   const bool moves = args.x.time_stride != 0 || args.spikes.data != nullptr || args.trace.data != nullptr;
-  const bool asks = args.x.time_stride != 0 && !args.x.uniform;
 
   ForwardTile<T> tile;
   tile.counting = args.count != nullptr || args.rate != nullptr || args.total != nullptr;
@@ -346,9 +361,7 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
     tile.x = rows_of(args.x, block, t);
     tile.spikes = rows_of(args.spikes, block, t);
     tile.trace = rows_of(args.trace, block, t);
-    const int64_t next = t + tile.steps;
-    tile.next_steps = asks && next < steps ? tile_steps(next, steps, kTileSteps, true) : 0;
-    tile.next_x = tile.next_steps > 0 ? rows_of(args.x, block, next) : Rows<const T>{};
+    tile.next = coming(args.x, block, t + tile.steps, steps);
     forward_tile(args.neuron, tile, rows, n);
     until_checkpoint -= tile.steps;
   }
@@ -374,8 +387,7 @@ struct BackwardTile {
   bool by_beta = false;
   bool by_theta = false;
   bool streamed = false;
-  Rows<const T> next_g;
-  int64_t next_steps = 0;
+  Coming<T> next;
 };
 
 // kLearns: a parameter does. kBare: the gradients of the spikes come in and those of x go out, and that is
@@ -462,7 +474,7 @@ template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = Sta
     const int64_t size = strip + kStrip < n ? kStrip : n - strip;
     surrogate_rows(h, kStrip, tile.u.at(0, strip), tile.u.stride, rows.theta + strip, surrogate, tile.steps,
                    size);
-    ask_for(tile.next_g, tile.next_steps, strip, size);
+    ask_for(tile.next, strip, size);
     for (int64_t i = 0; i < size; i += kGroup * kLanes<S>) {
       backward_group<kReset, kDetached, kBare>(tile, rows, h + i, strip + i);
     }
@@ -505,7 +517,7 @@ void backward_tile(const Neuron<S>& neuron, const BackwardTile<T>& tile, const P
     rest.grad_x = tile.grad_x.data == nullptr ? Rows<T>{} : grad_x.rows();
     rest.u.data += whole;
     rest.streamed = false;
-    rest.next_steps = 0;
+    rest.next = {};
     backward_groups(neuron, rest, rows.from(whole), surrogate, kWidth);
     grad_x.write(tile.grad_x, tile.steps, whole, n - whole);
   }
@@ -519,15 +531,14 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
   const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
   load_or_zero(rows.start, from == nullptr ? nullptr : from + block.neuron, n);
   copy_row(rows.v, rows.start, n);
-  const bool asks = args.x.time_stride != 0 && !args.x.uniform;
   ForwardTile<T> tile;
   for (int64_t t = first; t < last; t += tile.steps) {
     tile.steps = tile_steps(t, last, kTileSteps, true);
     tile.x = rows_of(args.x, block, t);
     tile.u = {u + (t - first) * stride, stride, false};
     const int64_t next = t + tile.steps;
-    tile.next_steps = asks && next < last ? tile_steps(next, last, kTileSteps, true) : 0;
-    tile.next_x = tile.next_steps > 0 ? rows_of(args.x, block, next) : Rows<const T>{};
+    tile.next = next < last ? coming(args.x, block, next, last)
+                            : coming(args.grad_spikes, block, at_least(first, last - kTileSteps), last);
     forward_tile(args.neuron, tile, rows, n);
   }
 }
@@ -544,9 +555,6 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
     fill_row(sum, S(0), n);
   }
   const S* constant = constant_gradient(args, block, rows.constant, rows.start);
-  const bool asks =
-      args.grad_spikes.data != nullptr && args.grad_spikes.time_stride != 0 && !args.grad_spikes.uniform;
-
   BackwardTile<T> tile;
   tile.counted = constant != nullptr;
   tile.summing = args.grad_x_sum != nullptr;
@@ -565,9 +573,8 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
       tile.grad_x = rows_of(args.grad_x, block, t);
       tile.u = {u + (t - begin) * stride, stride, false};
       tile.first = t == begin;
-      tile.next_steps = asks ? (t < kTileSteps ? t : kTileSteps) : 0;
-      tile.next_g =
-          tile.next_steps > 0 ? rows_of(args.grad_spikes, block, t - tile.next_steps) : Rows<const T>{};
+      tile.next = t > begin ? coming(args.grad_spikes, block, at_least(begin, t - kTileSteps), t)
+                            : coming(args.x, block, at_least(0, begin - args.chunk), begin);
       backward_tile(args.neuron, tile, rows, args.surrogate, n);
     }
   }

@@ -29,9 +29,9 @@ constexpr int kBackwardThreads = 128;
 // Blocks of a multiprocessor that the registers of backward must leave room for. Asked for fewer than four,
 // the compiler needs no spills; the shared memory of a wide block allows four.
 constexpr int kBackwardBlocks = 3;
-// The batches of a narrow thread in fp64 alone are 112 registers.
-template <typename T, int W>
-constexpr int kPlainBackwardBlocks = W == 1 && sizeof(T) == 8 ? 2 : kBackwardBlocks;
+// The batches of a narrow thread alone are 56 registers, 112 in fp64.
+template <int W>
+constexpr int kPlainBackwardBlocks = W == 1 ? 2 : kBackwardBlocks;
 
 // Time steps whose loads are in flight at once. A wide thread has 64 bytes on the way: with 2048 threads a
 // multiprocessor that is 128 KiB, where 4.8 TB/s * 0.65 us / 132 multiprocessors asks for 24 KiB.
@@ -428,7 +428,7 @@ LIF_FN Pack<S, W> step_back(Adjoint<S, W>& adjoint, const Pack<S, W>& g, const P
 // on an H200. Shared memory: 4 * W * threads bytes a step of the chunk, 56 KiB for 28 steps of 128 threads
 // with W = 4, so four blocks fit a multiprocessor.
 template <typename T, int W>
-__global__ void __launch_bounds__(kBackwardThreads, (kPlainBackwardBlocks<T, W>))
+__global__ void __launch_bounds__(kBackwardThreads, kPlainBackwardBlocks<W>)
     plain_backward_kernel(const Backward<T> args) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
