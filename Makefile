@@ -18,6 +18,9 @@ RUN_CUDA = $(VENV_CUDA)/bin/python -P
 MNIST_ARGS ?=
 BENCH_ARGS ?=
 KERNELS_ARGS ?= --quick
+# Beside a torch with CUDA: what can be otherwise there than beside one for the CPU, which runs all tests. That is
+# how things are built, found and loaded, what compiles, torchvision, and whatever needs a GPU.
+CUDA_TESTS ?= $(addprefix tests/test_,build.py info.py data.py mnist_job.py compile.py aoti.py lif.py gpu.py)
 PYTEST_ARGS ?=
 # Those that run the operators; the rest of the suite compiles csrc once more, or looks at other things.
 COVERAGE_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,lif family fuzz errors halves layout numpy surrogate \
@@ -42,7 +45,7 @@ help:
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
 	@echo 'make lint         ruff, mypy, clang-format and clang-tidy'
-	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run the tests there'
+	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run its tests (CUDA_TESTS=...)'
 	@echo 'make clean        remove what was built here; the environments stay'
 	@echo
 	@echo 'Environments: $(VENV), $(VENV_CUDA) (several GB). Python: PYTHON=$(PYTHON)'
@@ -108,7 +111,7 @@ lint: $(VENV)/.installed
 # info loads the CUDA operators and fails if one of them has no CUDA kernel.
 cuda-build: $(VENV_CUDA)/.installed
 	$(RUN_CUDA) -m lif_cuda info
-	$(RUN_CUDA) -m pytest $(PYTEST_ARGS)
+	$(RUN_CUDA) -m pytest $(CUDA_TESTS) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist lif_cuda.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

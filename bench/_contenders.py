@@ -125,6 +125,7 @@ def _spikingjelly() -> Contender:
         spikes: Tensor = node(x)
         return spikes
 
+    # Since its version 2 it chooses its kernels itself: Triton's on CUDA.
     return Contender("SpikingJelly", run, {}, "v - v / tau for beta * v: other roundings", exact=False)
 
 

@@ -16,6 +16,7 @@ STATES = NeuronState._fields
 SERIES = ("spikes", "trace", "trace_before_reset")
 # The order in which lif_backward takes incoming gradients.
 INCOMING = (*SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
+_PLACES = {name: at for at, name in enumerate(INCOMING)}
 NOT_DIFFERENTIABLE = ("total", "silence")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
@@ -137,19 +138,19 @@ def gradients_of(
     call: Call = ctx.call
     x, kept, first, *given = ctx.saved_tensors
     _, _, _, need_x, *needed = ctx.needs_input_grad
-    # Behind the results there may be checkpoints, which have no gradient.
-    incoming = {name: grad for name, grad in zip(call.results, grads, strict=False) if grad is not None}
     wanted = int(need_x)
     for slot, need in zip(call.slots, needed, strict=True):
         wanted += _WANTED_BITS[slot] * need
-    if not incoming or not wanted:
+    rows: list[Tensor | None] = []
+    # Behind the results there may be checkpoints, which have no gradient.
+    for name, grad in zip(call.results, grads, strict=False):
+        if grad is not None:
+            at = _PLACES[name]
+            rows += [None] * (at + 1 - len(rows))
+            rows[at] = incoming_rows(name, grad, call.layout)
+    if not rows or not wanted:
         return (None,) * len(ctx.needs_input_grad)
     states, parameters, table = call.spread(given)
-    rows: list[Tensor | None] = []
-    for at, name in enumerate(INCOMING):
-        if name in incoming:
-            rows += [None] * (at - len(rows))
-            rows.append(incoming_rows(name, incoming[name], call.layout))
     computed = backward(
         x,
         states,

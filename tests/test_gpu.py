@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from family import Case, SeededPick, assert_same, draw_case, run
+from family import Case, SeededPick, assert_same, draw_case, kept_in_bits, run
 from torch import Tensor
 
 from lif_cuda import LIF, functional, reference
@@ -36,6 +36,27 @@ def on_device(case: Case) -> Case:
 def test_drawn_calls_equal_the_reference(seed: int) -> None:
     case = on_device(draw_case(SeededPick(seed), seed))
     assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
+
+
+@pytest.mark.parametrize("seed", range(3000, 3060))
+def test_two_bits_a_step(seed: int) -> None:
+    case = on_device(kept_in_bits(draw_case(SeededPick(seed), seed), SeededPick(seed)))
+    assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
+
+
+@pytest.mark.parametrize("steps", [1, 28, 29, 47, 48, 49, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_few_neurons_for_long(steps: int, dtype: torch.dtype) -> None:
+    """The narrow kernels, which load a batch of steps ahead: around whole batches, and many of them."""
+    x = (torch.randn(steps, 3, 37, device="cuda") * 0.5 + 0.15).to(dtype)
+    results = []
+    for function in (functional.lif, reference.lif):
+        leaf = x.clone().requires_grad_()
+        out, membrane = function(leaf, 0.9)
+        (grad,) = torch.autograd.grad(out.float().sum() + membrane.sum(), leaf)
+        results.append((out.detach(), membrane.detach(), grad))
+    for fused, expected in zip(*results, strict=True):
+        assert torch.equal(fused, expected)
 
 
 @pytest.mark.parametrize("seed", range(2000, 2012))
