@@ -15,6 +15,7 @@ Contenders:
     plain loop   that loop with the neuron written out by hand in plain PyTorch, without checks
     no neurons   fc1 once, its output copied T times, fc2 on that, the sum over time, fc3 once:
                  the Linears of the fused network alone, which bounds what a faster neuron can gain
+    compiled     with --compile: torch.compile of the fused network
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Contender("plain loop", ReferenceLIF, _plain_loop, options, device),
         Contender("no neurons", LIF, _no_neurons, options, device),
     ]
+    if options.compile:
+        contenders.append(Contender("compiled", LIF, torch.compile(whole, fullgraph=True), options, device))
     rate = verify(contenders, x)
     seconds = measure(contenders, x, labels, options.repeats)
     parts = breakdown(contenders[0], x, labels, options.repeats)
@@ -185,15 +188,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def verify(contenders: Sequence[Contender], x: Tensor) -> float:
     """Exit unless the spiking contenders compute the same logits; return the firing rate of lif1.
 
-    Fused and reference must agree to the last bit. The loops run fc2 and fc3 in other pieces, whose
-    sums round differently, so that a membrane within a rounding of the threshold may fire in one
-    and not in the other: their logits must be near for nearly all images.
+    Fused and reference must agree to the last bit. The loops run fc2 and fc3 in other pieces, and a
+    compiler may; their sums round differently, so that a membrane within a rounding of the threshold may
+    fire in one and not in the other: their logits must be near for nearly all images.
     """
     logits = {c.name: c.logits(x) for c in contenders}
     if not torch.equal(logits["fused"], logits["reference"]):
         apart = (logits["fused"] - logits["reference"]).abs().max()
         sys.exit(f"error: fused and reference logits differ by up to {apart:.3g}; nothing is timed")
-    for name in ("step loop", "plain loop"):
+    for name in ("step loop", "plain loop", *(["compiled"] if "compiled" in logits else [])):
         near = torch.isclose(logits[name], logits["reference"], rtol=1e-4, atol=1e-4).all(1)
         share = float(near.double().mean())
         if share < 0.95:
@@ -329,6 +332,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=count, default=256)
     parser.add_argument("--steps", type=count, default=25, help="time steps T")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the fused network too")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args(arguments)
