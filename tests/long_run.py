@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, help="where the log goes")
     common.add_argument("--quiet", action="store_true", help="no progress bar")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, dest="what")
     long = commands.add_parser("numbers", parents=[common], help="large calls from seeds")
     long.add_argument("--neuron-steps", type=float, default=1e10, help="compared at least (%(default)g)")
     long.add_argument("--first-seed", type=int, default=0, help="%(default)s")
@@ -215,11 +215,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     long.add_argument("--double-share", type=float, default=0.2, help="of the calls (%(default)s)")
     # A step of the reference is too short for two: they would wait for each other more than they compute.
     long.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
-    long.set_defaults(run=numbers, json=ROOT / "bench" / "results" / "long_run_numbers.json")
+    long.set_defaults(run=numbers)
     drawn = commands.add_parser("fuzz", parents=[common], help="the drawn cases of tests/test_fuzz.py")
     drawn.add_argument("--cases", type=int, default=20000, help="of each test (%(default)s)")
-    drawn.set_defaults(run=fuzz, json=ROOT / "bench" / "results" / "long_run_fuzz.json")
+    drawn.set_defaults(run=fuzz)
     arguments = parser.parse_args(argv)
+    if arguments.json is None:
+        arguments.json = ROOT / "bench" / "results" / f"long_run_{arguments.what}.json"
     status: int = arguments.run(arguments)
     return status
 

@@ -98,29 +98,29 @@ void first_spike_row(S* __restrict__ first, S* __restrict__ alive, const S* __re
     first[i] = add(first[i], alive[i]);
   }
 }
-// The bits of a step join those of the word's earlier steps.
+// `bit` joins those of earlier steps where the neuron fired.
 template <typename S>
-void bits_row(uint32_t* __restrict__ words, const S* __restrict__ s, const S* __restrict__ u,
-              const S* __restrict__ theta, S slope, int64_t t, int64_t n) {
+void fired_bit_row(uint32_t* __restrict__ words, const S* __restrict__ s, uint32_t bit, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    words[i] |= step_bits(s[i] != S(0), inside_window(sub(u[i], theta[i]), slope), t);
+    words[i] |= s[i] != S(0) ? bit : 0u;
+  }
+}
+
+template <typename S>
+void inside_bit_row(uint32_t* __restrict__ words, const S* __restrict__ u, const S* __restrict__ theta,
+                    S slope, uint32_t bit, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    words[i] |= inside_window(sub(u[i], theta[i]), slope) ? bit : 0u;
   }
 }
 
 // The step backward, in pieces.
 
+// `value` where the bit is set, else 0.
 template <typename S>
-void spikes_of_bits_row(S* __restrict__ s, const uint32_t* __restrict__ words, int64_t t, int64_t n) {
+void bit_row(S* __restrict__ row, const uint32_t* __restrict__ words, uint32_t bit, S value, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    s[i] = fired_at(words[i], t) ? S(1) : S(0);
-  }
-}
-
-template <typename S>
-void window_of_bits_row(S* __restrict__ h, const uint32_t* __restrict__ words, S scale, int64_t t,
-                        int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    h[i] = inside_at(words[i], t) ? scale : S(0);
+    row[i] = (words[i] & bit) != 0 ? value : S(0);
   }
 }
 
@@ -362,7 +362,8 @@ void forward_task(const Forward<T>& args, const Block& block, const ForwardRows<
       if (t % kStepsOfWord == 0) {
         fill_row(rows.words, 0u, n);
       }
-      bits_row(rows.words, s, u, rows.step.parameter[kThreshold], args.window, t, n);
+      fired_bit_row(rows.words, s, fired_bit(t), n);
+      inside_bit_row(rows.words, u, rows.step.parameter[kThreshold], args.window, inside_bit(t), n);
       if (t % kStepsOfWord == kStepsOfWord - 1 || t == steps - 1) {
         copy_row(args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron, rows.words, n);
       }
@@ -560,10 +561,10 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
         surrogate_rows(rows.h, 0, u, 0, theta, args.surrogate, 1, n);
       } else {
         words = args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron;
-        window_of_bits_row(rows.h, words, args.surrogate.scale, t, n);
+        bit_row(rows.h, words, inside_bit(t), args.surrogate.scale, n);
       }
       if (needs_spikes) {
-        words == nullptr ? fire_row(neuron.strict, s, u, theta, n) : spikes_of_bits_row(s, words, t, n);
+        words == nullptr ? fire_row(neuron.strict, s, u, theta, n) : bit_row(s, words, fired_bit(t), S(1), n);
       }
       if (neuron.refractory > 0) {
         clear_row(rows.h, silence, n);

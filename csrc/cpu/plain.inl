@@ -37,9 +37,8 @@ bool is_plain(const Forward<T>& args) {
 
 template <typename T>
 bool is_plain(const Backward<T>& args) {
-  return is_plain(args.neuron) && args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr &&
-         args.bits == nullptr && args.grad_parameter[kResetTo] == nullptr &&
-         args.grad_parameter[kGain] == nullptr;
+  return is_plain(args.neuron) && learns_plainly(args) && args.grad_trace_before.data == nullptr &&
+         args.grad_first.data == nullptr && args.bits == nullptr;
 }
 
 // The rows of a series at the steps of a tile, from the block's first neuron on.

@@ -279,7 +279,7 @@ LIF_FN bool is_plain(const Forward<T>& args) {
 
 template <typename T>
 LIF_FN bool is_plain(const Backward<T>& args) {
-  return is_plain(args.neuron, args.parameter) && args.grad_trace.data == nullptr &&
+  return is_plain(args.neuron, args.parameter) && learns_plainly(args) && args.grad_trace.data == nullptr &&
          args.grad_trace_before.data == nullptr && args.grad_first.data == nullptr && args.bits == nullptr;
 }
 
@@ -702,7 +702,8 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
       trace_before[t * args.trace_before.time_stride] = lif::narrow<T>(now.u);
     }
     if (args.bits != nullptr) {
-      word |= step_bits(now.s != S(0), inside_window(sub(now.u, own.theta), args.window), t);
+      word |= now.s != S(0) ? fired_bit(t) : 0;
+      word |= inside_window(sub(now.u, own.theta), args.window) ? inside_bit(t) : 0;
       if (t % kStepsOfWord == kStepsOfWord - 1 || t == steps - 1) {
         args.bits[t / kStepsOfWord * neurons(args.extent) + neuron] = word;
         word = 0;
@@ -827,8 +828,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
       S s = silent ? S(0) : fire(u, theta, options.strict);
       S h = silent ? S(0) : surrogate(sub(u, theta), args.surrogate);
       if (by_bits) {
-        s = fired_at(word, t) ? S(1) : S(0);
-        h = inside_at(word, t) ? args.surrogate.scale : S(0);
+        s = word & fired_bit(t) ? S(1) : S(0);
+        h = word & inside_bit(t) ? args.surrogate.scale : S(0);
       }
 
       S g = lif::widen(g_now);

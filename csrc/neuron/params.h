@@ -76,12 +76,8 @@ LIF_FN int states_of(const Neuron<S>& neuron) {
 // bits.
 constexpr int64_t kStepsOfWord = 16;
 
-LIF_FN uint32_t step_bits(bool fired, bool inside, int64_t t) {
-  return (static_cast<uint32_t>(fired) | static_cast<uint32_t>(inside) << 1) << (2 * (t % kStepsOfWord));
-}
-
-LIF_FN bool fired_at(uint32_t word, int64_t t) { return word >> (2 * (t % kStepsOfWord)) & 1u; }
-LIF_FN bool inside_at(uint32_t word, int64_t t) { return word >> (2 * (t % kStepsOfWord) + 1) & 1u; }
+LIF_FN uint32_t fired_bit(int64_t t) { return 1u << (2 * (t % kStepsOfWord)); }
+LIF_FN uint32_t inside_bit(int64_t t) { return 2u << (2 * (t % kStepsOfWord)); }
 
 struct Extent {
   int64_t outer = 0;
@@ -146,5 +142,15 @@ struct Backward {
   S* grad_state[kSmoothStates] = {};
   S* grad_parameter[kParameters] = {};  // one partial a neuron
 };
+
+// Whether no parameter but beta and the threshold is asked for its gradient.
+template <typename T>
+LIF_FN bool learns_plainly(const Backward<T>& args) {
+  bool plainly = true;
+  for (int name = 0; name < kParameters; ++name) {
+    plainly = plainly && (name == kBeta || name == kThreshold || args.grad_parameter[name] == nullptr);
+  }
+  return plainly;
+}
 
 }  // namespace lif
