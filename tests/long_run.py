@@ -122,6 +122,7 @@ def numbers(arguments: argparse.Namespace) -> int:
     wanted = int(arguments.neuron_steps)
     done, seed, difference = 0, arguments.first_seed, None
     torch.set_num_threads(arguments.threads)
+    log = facts()
     start = time.perf_counter()
     with tqdm(total=wanted, unit="neuron-step", unit_scale=True, disable=arguments.quiet) as progress:
         while done < wanted:
@@ -140,7 +141,7 @@ def numbers(arguments: argparse.Namespace) -> int:
             done += spikes.numel()
             seed += 1
             progress.update(spikes.numel())
-    log = facts() | {
+    log |= {
         "seconds": round(time.perf_counter() - start, 1),
         "seeds": [arguments.first_seed, seed],
         "neuron_steps": done,
@@ -169,6 +170,7 @@ def fuzz(arguments: argparse.Namespace) -> int:
     tests: Any = importlib.import_module("test_fuzz")
     drawn = dict.fromkeys(FUZZED, 0)
     failure = None
+    log = facts()
     start = time.perf_counter()
     with tqdm(total=len(FUZZED) * arguments.cases, unit="case", disable=arguments.quiet) as progress:
         draw_it = tests.draw_case
@@ -186,7 +188,7 @@ def fuzz(arguments: argparse.Namespace) -> int:
             except Exception:
                 failure = traceback.format_exc()
                 break
-    log = facts() | {
+    log |= {
         "seconds": round(time.perf_counter() - start, 1),
         "cases": drawn,
         "result": "passed" if failure is None else "failed",
