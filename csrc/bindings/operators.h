@@ -40,7 +40,9 @@ inline Problem problem_of(const Tensor& x, const Tensors& state, const Tensors& 
                   reset,
                   traits,
                   refractory,
-                  rest};
+                  rest,
+                  {},
+                  {}};
   problem.settle();
   return problem;
 }

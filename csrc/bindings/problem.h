@@ -168,8 +168,8 @@ struct Problem {
   int64_t traits;
   int64_t refractory;
   double rest;
-  Shape features{};  // the shape of one time step
-  Extent extent{};
+  Shape features;  // the shape of one time step
+  Extent extent;
 
   bool constant_input() const { return given_steps >= 0; }
 

@@ -1,9 +1,7 @@
 // The CPU kernels for processors with AVX-512 (F, VL, DQ, BW).
 #include <immintrin.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

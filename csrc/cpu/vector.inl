@@ -9,7 +9,7 @@ namespace {
 
 template <typename S>
 struct VectorType {
-  typedef S type __attribute__((vector_size(LIF_SIMD_BYTES)));
+  using type [[gnu::vector_size(LIF_SIMD_BYTES)]] = S;
 };
 template <typename S>
 using Vector = typename VectorType<S>::type;
@@ -21,6 +21,15 @@ constexpr int64_t kLanes = LIF_SIMD_BYTES / sizeof(S);
 using Words [[gnu::vector_size(LIF_SIMD_BYTES)]] = uint32_t;
 using HalfWords [[gnu::vector_size(LIF_SIMD_BYTES / 2)]] = uint16_t;
 
+// The same bits as another type of vector.
+template <typename To, typename From>
+[[gnu::always_inline]] inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 template <typename S>
 [[gnu::always_inline]] inline Vector<S> splat(S value) {
   return Vector<S>{} + value;
@@ -28,9 +37,10 @@ template <typename S>
 
 [[gnu::always_inline]] inline Words widen_words(HalfWords bits) {
 #if LIF_SIMD_BYTES == 64
-  return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)bits);
+  return bits_as<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, bits_as<__m256i>(bits)));
 #elif LIF_SIMD_BYTES == 32
-  return (Words)_mm256_cvtepu16_epi32((__m128i)bits);  // GCC 12 takes five instructions for the general form
+  return bits_as<Words>(
+      _mm256_cvtepu16_epi32(bits_as<__m128i>(bits)));  // GCC 12 takes five instructions for the general form
 #else
   return __builtin_convertvector(bits, Words);
 #endif
@@ -46,13 +56,13 @@ template <typename T, typename S = StateOf<T>>
     HalfWords bits;
     std::memcpy(&bits, from, sizeof bits);
     if constexpr (std::is_same_v<T, BFloat16>) {
-      return (Vector<S>)(widen_words(bits) << 16);
+      return bits_as<Vector<S>>(widen_words(bits) << 16);
     } else {
 #if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
       // The forms with a mask: GCC 12 warns of an undefined value inside the others.
-      return (Vector<S>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
+      return bits_as<Vector<S>>(_mm512_maskz_cvtph_ps(0xffff, bits_as<__m256i>(bits)));
 #elif defined(LIF_SIMD_F16C)
-      return (Vector<S>)_mm256_cvtph_ps((__m128i)bits);
+      return bits_as<Vector<S>>(_mm256_cvtph_ps(bits_as<__m128i>(bits)));
 #else
       Vector<S> value;
       for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
@@ -71,14 +81,17 @@ template <typename T, typename Elements>
   if (streamed) {
 #if LIF_SIMD_BYTES == 64
     if constexpr (sizeof elements == 64) {
-      return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)elements);
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bits_as<__m512i>(elements));
+      return;
     }
 #endif
     if constexpr (sizeof elements == 32) {
-      return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)elements);
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits_as<__m256i>(elements));
+      return;
     }
     if constexpr (sizeof elements == 16) {
-      return _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)elements);
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits_as<__m128i>(elements));
+      return;
     }
   }
 #endif
@@ -109,13 +122,13 @@ template <typename T>
 #if LIF_SIMD_BYTES == 32
   // Two vectors in two instructions, where each by itself takes three.
   for (int64_t k = 0; k < kGroup; k += 2) {
-    const __m256i pairs = _mm256_packus_epi32((__m256i)words[k], (__m256i)words[k + 1]);
+    const __m256i pairs = _mm256_packus_epi32(bits_as<__m256i>(words[k]), bits_as<__m256i>(words[k + 1]));
     store(to + k * kLanes<float>, _mm256_permute4x64_epi64(pairs, 0xd8), streamed);
   }
 #else
   for (int64_t k = 0; k < kGroup; ++k) {
 #if LIF_SIMD_BYTES == 64
-    const auto halves = (HalfWords)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words[k]);
+    const auto halves = bits_as<HalfWords>(_mm512_maskz_cvtepi32_epi16(0xffff, bits_as<__m512i>(words[k])));
 #else
     const auto halves = __builtin_convertvector(words[k], HalfWords);
 #endif
@@ -127,9 +140,9 @@ template <typename T>
 template <typename S>
 [[gnu::always_inline]] inline HalfWords to_halves(Vector<S> value) {
 #if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
-  return (HalfWords)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+  return bits_as<HalfWords>(_mm512_maskz_cvtps_ph(0xffff, bits_as<__m512>(value), _MM_FROUND_TO_NEAREST_INT));
 #elif defined(LIF_SIMD_F16C)
-  return (HalfWords)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+  return bits_as<HalfWords>(_mm256_cvtps_ph(bits_as<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
 #else
   HalfWords bits;
   for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
@@ -145,7 +158,7 @@ template <bool kExact = false, typename T, typename S = StateOf<T>>
   if constexpr (std::is_same_v<T, BFloat16>) {
     Words words[kGroup];
     for (int64_t k = 0; k < kGroup; ++k) {
-      const auto bits = (Words)group.at[k];
+      const auto bits = bits_as<Words>(group.at[k]);
       words[k] = kExact ? bits >> 16 : bfloat16_bits(group.at[k], bits);
     }
     store_halves(to, words, streamed);

@@ -78,6 +78,7 @@ template <typename Value, typename Bits>
 LIF_FN Bits bfloat16_bits(Value value, Bits bits) {
   const Bits rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   const Bits nan = (bits >> 16 & 0x8000u) | 0x7fc0u;
+  // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself, lane by lane.
   return value != value ? nan : rounded;
 }
 
