@@ -142,9 +142,10 @@ def gradients_of(
     for slot, need in zip(call.slots, needed, strict=True):
         wanted += _WANTED_BITS[slot] * need
     rows: list[Tensor | None] = []
-    # Behind the results there may be checkpoints, which have no gradient.
+    # Behind the results there may be checkpoints, which have no gradient. torch.compile traces one for every
+    # result, those that have none included.
     for name, grad in zip(call.results, grads, strict=False):
-        if grad is not None:
+        if grad is not None and name in _PLACES:
             at = _PLACES[name]
             rows += [None] * (at + 1 - len(rows))
             rows[at] = incoming_rows(name, grad, call.layout)

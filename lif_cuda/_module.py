@@ -195,7 +195,8 @@ class LIFModule(nn.Module):
         # The surrogates of this package do not change; one of a user's own may.
         self._settled: Settled | None = None
         if type(surrogate).__module__ == Surrogate.__module__:
-            numbers = Parameters(**self._numbers) if len(self._numbers) == len(given) else None  # type: ignore[arg-type]
+            all_numbers = len(self._numbers) == len(given)
+            numbers = Parameters._make([self._numbers[n] for n in given._fields]) if all_numbers else None
             self._settled = Settled(self.options, numbers)
         # For recomputations: the state before the last call, and the calls since the last recomputation; 2
         # stands for more, since torch.compile makes code for each number.

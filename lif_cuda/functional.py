@@ -41,9 +41,11 @@ def _key(
 
     So do the numbers of the surrogate: one of a user's own may be equal to itself and have changed.
     """
+    if settled is not None and settled.options is not options:
+        settled = None  # the call has options of its own, and the parameters are no longer told by the layer
     of_options: Any = settled
     of_parameters: Any = None
-    if settled is None or settled.options is not options:
+    if settled is None:
         surrogate = options.surrogate
         numbers = (surrogate.code, surrogate.slope, surrogate.height)
         of_options = (options, (*map(type, options),), numbers)

@@ -6,26 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from _memory import saved_bytes
 from family import SeededPick, assert_same, draw_case, kept_in_bits, run
 
 from lif_cuda import LIF, ReferenceLIF, functional, reference
 from lif_cuda.surrogate import FastSigmoid, Rectangle, StraightThrough, Surrogate
 
 
-def saved_bytes(**options: Any) -> int:
-    """What autograd keeps of a call on [100, 4, 64] float32, each storage once."""
-    storages: dict[int, int] = {}
+def saved(**options: Any) -> int:
+    """Bytes that autograd keeps of a call on [100, 4, 64] float32."""
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def run(x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = functional.lif(x, 0.9, surrogate=Rectangle(), **options)[0]
+        return out
 
-    x = torch.randn(100, 4, 64, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = functional.lif(x, 0.9, surrogate=Rectangle(), **options)
-    del out
-    return sum(storages.values())
+    return saved_bytes(run, torch.randn(100, 4, 64))
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -54,9 +49,9 @@ def test_the_gradients_are_those_of_x_saved(steps: int, surrogate: Surrogate, re
 
 def test_two_bits_are_all_that_is_kept() -> None:
     neurons, words = 4 * 64, 7  # of 16 steps each
-    assert saved_bytes(save="bits") == words * neurons * 4 + 4  # and one element that has the shape of x
+    assert saved(save="bits") == words * neurons * 4 + 4  # and one element that has the shape of x
     checkpoints = 2
-    assert saved_bytes() == (100 + checkpoints) * neurons * 4
+    assert saved() == (100 + checkpoints) * neurons * 4
 
 
 def test_x_may_change_between_forward_and_backward() -> None:

@@ -259,6 +259,31 @@ def test_the_state_is_saved_on_request() -> None:
     assert torch.equal(copy.deepcopy(layer).state.current, layer.state.current)
 
 
+@pytest.mark.parametrize("how", ["as it is", "steps of the call", "one step", "stateful"])
+def test_layers_that_differ_by_a_number_are_not_taken_for_each_other(how: str) -> None:
+    """What is remembered of a call knows its layer's numbers, also where the call has options of its own."""
+    x = torch.randn(5, 3, 4)
+    for options in (
+        {"beta": 0.9},
+        {"beta": 0.5},
+        {"beta": 0.5, "threshold": 0.3},
+        {"beta": 0.5, "alpha": 0.7},
+    ):
+        results = []
+        for cls in (LIF, ReferenceLIF):
+            layer = cls(**options, stateful=how == "stateful")
+            if how == "steps of the call":
+                out = layer(x[0], steps=6)
+            elif how == "one step":
+                out = layer.step(x[0])
+            else:
+                out = layer(x)
+            results.append(flat(out))
+        assert len(results[0]) == len(results[1]), options
+        for fused, expected in zip(*results, strict=True):
+            assert torch.equal(fused, expected), options
+
+
 def test_another_batch_size_is_refused() -> None:
     layer = LIF(stateful=True)
     layer(torch.zeros(6, 2, 7))
