@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from . import _layout, _ops
-from ._check import NeuronState
 from ._layout import Layout
+from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
 
-STATES = NeuronState._fields
 SERIES = ("spikes", "trace", "trace_before_reset")
-# The order in which lif_backward takes incoming gradients.
-INCOMING = (*SERIES, "count", "rate", "first_spike", "membrane", "current", "adaptation")
-_PLACES = {name: at for at, name in enumerate(INCOMING)}
+_PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
 NOT_DIFFERENTIABLE = ("total", "silence")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
@@ -24,59 +21,22 @@ _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 class Call(NamedTuple):
     """What a call is besides its tensors."""
 
-    numbers: list[float]
+    floats: list[float]  # as the operators take them
     layout: Layout
-    reset: int
-    traits: int
-    refractory: int
-    rest: float
-    surrogate: int
-    slope: float
-    scale: float
+    options: tuple[int, ...]  # the last of the operators' ints, which forward and backward share
     results: tuple[str, ...]  # what is returned, in the order of the operator
     outputs: int  # the same, as the operator takes it
-    slots: tuple[int, ...]  # which of the operator's tensors are given: states, parameters, the table
+    slots: tuple[int, ...]  # which tensors are given: states, parameters, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
 
-    def described(self, steps: int) -> tuple[Any, ...]:
-        """The arguments that forward and backward share, from time_dim on; steps -1: x has a time axis."""
-        return (
-            self.layout.time_dim,
-            steps,
-            self.layout.time_first,
-            self.reset,
-            self.traits,
-            self.refractory,
-            self.rest,
-        )
 
-    def spread(
-        self, given: Sequence[Tensor]
-    ) -> tuple[list[Tensor | None], list[Tensor | None], Tensor | None]:
-        """The states, the parameters and the table of the given tensors, None where one is not given.
-
-        Lists end with what is given last: a None costs the operator as much as a tensor. They have one entry
-        at least: the runtime of AOTInductor does not take an empty list of optional tensors.
-        """
-        if not given:
-            return [None], [None], None
-        states: list[Tensor | None] = []
-        parameters: list[Tensor | None] = []
-        table: Tensor | None = None
-        for slot, tensor in zip(self.slots, given, strict=True):
-            if slot == TABLE:
-                table = tensor
-            else:
-                to, at = (states, slot) if slot < FIRST_PARAMETER else (parameters, slot - FIRST_PARAMETER)
-                to += [None] * (at - len(to))
-                to.append(tensor)
-        return states or [None], parameters or [None], table
-
-
-FIRST_PARAMETER, TABLE = 4, 11
-_CHECKPOINTS, _BITS = _ops.OUTPUTS["checkpoints"], _ops.OUTPUTS["bits"]
 # The bits of Wanted, by slot. The steps of silence and the table have no gradient.
 _WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
+
+
+def present(slots: Sequence[int]) -> int:
+    """The tensors of these slots, as the operators are told of them."""
+    return sum([1 << slot for slot in slots])
 
 
 class FusedLIF(torch.autograd.Function):
@@ -141,34 +101,23 @@ def gradients_of(
     wanted = int(need_x)
     for slot, need in zip(call.slots, needed, strict=True):
         wanted += _WANTED_BITS[slot] * need
-    rows: list[Tensor | None] = []
+    slots = [*call.slots]
+    if kept is not None:
+        slots.append(BITS if call.bits else CHECKPOINTS)
+        given.append(kept)
+    if first is not None:
+        slots.append(FIRST_SPIKE)
+        given.append(first)
+    without = len(slots)
     # Behind the results there may be checkpoints, which have no gradient. torch.compile traces one for every
     # result, those that have none included.
     for name, grad in zip(call.results, grads, strict=False):
         if grad is not None and name in _PLACES:
-            at = _PLACES[name]
-            rows += [None] * (at + 1 - len(rows))
-            rows[at] = incoming_rows(name, grad, call.layout)
-    if not rows or not wanted:
+            slots.append(_PLACES[name])
+            given.append(incoming_rows(name, grad, call.layout))
+    if len(slots) == without or not wanted:
         return (None,) * len(ctx.needs_input_grad)
-    states, parameters, table = call.spread(given)
-    computed = backward(
-        x,
-        states,
-        parameters,
-        call.numbers,
-        *call.described(ctx.steps),
-        None if call.bits else kept,
-        ctx.every,
-        kept if call.bits else None,
-        first,
-        rows,
-        call.surrogate,
-        call.slope,
-        call.scale,
-        table,
-        wanted,
-    )
+    computed = backward(x, given, [present(slots), wanted, ctx.steps, ctx.every, *call.options], call.floats)
     gradients = iter(computed)
     dx = next(gradients) if need_x else None
     if dx is not None and ctx.steps < 0 and call.layout.time_first:
@@ -239,20 +188,11 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
     """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
     outputs = call.outputs
     if every:
-        outputs |= _CHECKPOINTS
+        outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
-        outputs |= _BITS
-    states, parameters, _ = call.spread(given)
-    results: list[Tensor] = _ops.lif_forward(
-        x,
-        states,
-        parameters,
-        call.numbers,
-        *call.described(steps),
-        outputs,
-        every,
-        call.slope,
-    )
+        outputs |= _ops.OUTPUTS["bits"]
+    ints = [present(call.slots), outputs, steps, every, *call.options]
+    results: list[Tensor] = _ops.lif_forward(x, given, ints, call.floats)
     return results
 
 

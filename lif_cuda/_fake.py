@@ -10,8 +10,6 @@ from torch import Tensor
 from . import _ops
 from ._check import STATE_DTYPES
 
-_STATES = ("membrane", "current", "adaptation", "silence")
-
 
 def _features(x: Tensor, time_dim: int, steps: int) -> tuple[list[int], int]:
     """The shape of one time step, and T."""
@@ -24,21 +22,9 @@ def _series(x: Tensor, features: list[int], length: int, at: int) -> Tensor:
 
 
 def _forward(
-    x: Tensor,
-    state: Sequence[Tensor | None],
-    parameters: Sequence[Tensor | None],
-    numbers: Sequence[float],
-    time_dim: int,
-    steps: int,
-    time_first: bool,
-    reset: int,
-    traits: int,
-    refractory: int,
-    rest: float,
-    outputs: int,
-    checkpoint_every: int,
-    window: float,
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
 ) -> list[Tensor]:
+    _, outputs, steps, checkpoint_every, time_dim, time_first, _, traits, refractory, _ = ints
     features, length = _features(x, time_dim, steps)
     dtype = STATE_DTYPES[x.dtype]
     results = []
@@ -63,28 +49,9 @@ def _forward(
 
 
 def _backward(
-    x: Tensor,
-    state: Sequence[Tensor | None],
-    parameters: Sequence[Tensor | None],
-    numbers: Sequence[float],
-    time_dim: int,
-    steps: int,
-    time_first: bool,
-    reset: int,
-    traits: int,
-    refractory: int,
-    rest: float,
-    checkpoints: Tensor | None,
-    checkpoint_every: int,
-    bits: Tensor | None,
-    first_spike: Tensor | None,
-    grads: Sequence[Tensor | None],
-    surrogate: int,
-    slope: float,
-    scale: float,
-    table: Tensor | None,
-    wanted: int,
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
 ) -> list[Tensor]:
+    present, wanted, steps, _, time_dim, time_first, *_ = ints
     features, length = _features(x, time_dim, steps)
     dtype = STATE_DTYPES[x.dtype]
     results = []
@@ -94,11 +61,11 @@ def _backward(
         if name == "x":
             at = 0 if time_first else time_dim
             results.append(x.new_empty(features) if steps >= 0 else _series(x, features, length, at))
-        elif name in _STATES:
+        elif name in _ops.STATES:
             results.append(x.new_empty(features, dtype=dtype))
         else:
-            parameter = parameters[i - _ops.WANTED.index("beta")]
-            assert parameter is not None, name
+            slot = _ops.FIRST_PARAMETER + _ops.PARAMETERS.index(name)
+            parameter = given[(present & (1 << slot) - 1).bit_count()]
             results.append(torch.empty_like(parameter, memory_format=torch.contiguous_format))
     return results
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._build_facts import cuda_missing_reason, kernel_libraries
+from ._check import NeuronState, Parameters
 
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
@@ -31,22 +32,43 @@ OUTPUTS = {
     "checkpoints": 2048,
     "bits": 4096,
 }
-# Time steps in a word of the bits.
-STEPS_OF_WORD = 16
-# The gradients that lif_backward returns, bit i for the i-th.
-WANTED = (
-    "x",
+# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, what
+# forward kept for backward, and the gradients that come in, in the order in which lif_forward returns their
+# outputs.
+STATES, PARAMETERS = NeuronState._fields, Parameters._fields
+INCOMING = (
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
     "membrane",
     "current",
     "adaptation",
-    "beta",
-    "threshold",
-    "v_reset",
-    "gain",
-    "alpha",
-    "kappa",
-    "rho",
 )
+FIRST_PARAMETER = len(STATES)
+TABLE = FIRST_PARAMETER + len(PARAMETERS)
+CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
+SLOTS = FIRST_GRADIENT + len(INCOMING)
+# The numbers that they take, in these orders.
+INTS = (
+    "present",
+    "asked",
+    "steps",
+    "checkpoint_every",
+    "time_dim",
+    "time_first",
+    "reset",
+    "traits",
+    "refractory",
+    "surrogate",
+)
+FLOATS = (*PARAMETERS, "rest", "slope", "scale")
+# Time steps in a word of the bits.
+STEPS_OF_WORD = 16
+# The gradients that lif_backward returns, bit i for the i-th.
+WANTED = ("x", "membrane", "current", "adaptation", *PARAMETERS)
 # Traits that set a neuron apart from the plain one.
 STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 32
 

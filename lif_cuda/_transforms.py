@@ -18,19 +18,8 @@ import torch
 from torch import Tensor
 
 from . import _layout, _ops
-from ._autograd import (
-    FIRST_PARAMETER,
-    INCOMING,
-    NO_SECOND_DERIVATIVE,
-    NOT_DIFFERENTIABLE,
-    SERIES,
-    TABLE,
-    Call,
-    gradients_of,
-    run,
-)
-
-_STATES = FIRST_PARAMETER
+from ._autograd import NO_SECOND_DERIVATIVE, NOT_DIFFERENTIABLE, SERIES, Call, gradients_of, run
+from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, TABLE
 
 
 def check_not_traced() -> None:
@@ -79,16 +68,11 @@ class _Mapped:
         return _layout.arrange_parameter(value, self.features, None)
 
 
-class _Options(NamedTuple):
+class _Numbers(NamedTuple):
     """The arguments of ``lif_backward`` that are no tensors."""
 
-    numbers: list[float]
-    described: tuple[Any, ...]  # Call.described
-    every: int
-    surrogate: int
-    slope: float
-    scale: float
-    wanted: int
+    ints: tuple[int, ...]
+    floats: list[float]
 
 
 class Forward(torch.autograd.Function):
@@ -147,14 +131,15 @@ class Forward(torch.autograd.Function):
         mapped = _Mapped(info.batch_size, x, in_dims[3], call.layout.time_dim, steps)
         tensors = [
             mapped.tensor(tensor, dim, 0)
-            if slot < _STATES
+            if slot < FIRST_PARAMETER
             else tensor
             if slot == TABLE
             else mapped.parameter(tensor, dim, own=False)
             for slot, tensor, dim in zip(call.slots, given, in_dims[4:], strict=True)
         ]
         layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
-        results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
+        call_of_all = call._replace(layout=layout, options=(mapped.time_dim, 0, *call.options[2:]))
+        results = Forward.apply(call_of_all, steps, every, mapped.x, *tensors)
         outputs, dims = [], []
         for name, result in zip((*call.results, "checkpoints"), results, strict=False):
             if name in SERIES and call.layout.time_first:
@@ -164,30 +149,11 @@ class Forward(torch.autograd.Function):
         return tuple(outputs), tuple(dims)
 
 
-def _filled(tensors: Sequence[Tensor | None], length: int) -> list[Tensor | None]:
-    """A list at its full length."""
-    return [*tensors, *[None] * (length - len(tensors))]
-
-
 def _apply_backward(
-    x: Tensor,
-    state: Sequence[Tensor | None],
-    parameters: Sequence[Tensor | None],
-    numbers: list[float],
-    *described: Any,
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: list[float]
 ) -> Sequence[Tensor]:
     """``lif_backward`` through ``Backward``, whose tensors have to be arguments of their own."""
-    *shared, checkpoints, every, _, first, grads, surrogate, slope, scale, table, wanted = described
-    gradients: Sequence[Tensor] = Backward.apply(
-        _Options(numbers, tuple(shared), every, surrogate, slope, scale, wanted),
-        x,
-        checkpoints,
-        first,
-        table,
-        *_filled(state, FIRST_PARAMETER),
-        *_filled(parameters, TABLE - FIRST_PARAMETER),
-        *_filled(grads, len(INCOMING)),
-    )
+    gradients: Sequence[Tensor] = Backward.apply(_Numbers(tuple(ints), floats), x, *given)
     return gradients
 
 
@@ -195,27 +161,8 @@ class Backward(torch.autograd.Function):
     """``lif_backward`` for transforms."""
 
     @staticmethod
-    def forward(options: _Options, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        checkpoints, first, table, *others = tensors
-        return tuple(
-            _ops.lif_backward(
-                x,
-                others[:FIRST_PARAMETER],
-                others[FIRST_PARAMETER:TABLE],
-                options.numbers,
-                *options.described,
-                checkpoints,
-                options.every,
-                None,
-                first,
-                others[TABLE:],
-                options.surrogate,
-                options.slope,
-                options.scale,
-                table,
-                options.wanted,
-            )
-        )
+    def forward(numbers: _Numbers, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_ops.lif_backward(x, given, numbers.ints, numbers.floats))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -227,34 +174,30 @@ class Backward(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], options: _Options, x: Tensor, *tensors: Tensor | None
+        info: Any, in_dims: tuple[Any, ...], numbers: _Numbers, x: Tensor, *given: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        time_dim, steps, time_first, *traits = options.described
-        wanted = options.wanted
+        present, wanted, steps, every, time_dim, time_first, *options = numbers.ints
         mapped = _Mapped(info.batch_size, x, in_dims[1], time_dim, steps)
-        checkpoints, first, table, *others = tensors
-        checkpoints_dim, first_dim, _, *dims = in_dims[2:]
         names = _ops.WANTED
-        arranged: list[Tensor | None] = []
-        for at, (tensor, dim) in enumerate(zip(others, dims, strict=True)):
-            if tensor is None:
-                arranged.append(None)
-            elif at < FIRST_PARAMETER:
-                arranged.append(mapped.tensor(tensor, dim, 0))
-            elif at < TABLE:
-                own = bool(wanted >> names.index("beta") + at - FIRST_PARAMETER & 1)
+        slots = [slot for slot in range(_ops.SLOTS) if present >> slot & 1]
+        parameters: dict[int, tuple[Tensor, int | None]] = {}
+        arranged = []
+        for slot, tensor, dim in zip(slots, given, in_dims[2:], strict=True):
+            if FIRST_PARAMETER <= slot < TABLE:
+                parameters[slot] = tensor, dim
+                own = bool(wanted >> names.index("beta") + slot - FIRST_PARAMETER & 1)
                 arranged.append(mapped.parameter(tensor, dim, own=own))
+            elif slot == TABLE:
+                arranged.append(tensor)
+            elif slot == CHECKPOINTS:
+                arranged.append(mapped.tensor(tensor, dim, 2))
+            elif slot < FIRST_PARAMETER or slot == FIRST_SPIKE:
+                arranged.append(mapped.tensor(tensor, dim, 0))
             else:
-                timed = INCOMING[at - TABLE] in SERIES
+                timed = INCOMING[slot - FIRST_GRADIENT] in SERIES
                 arranged.append(mapped.tensor(tensor, dim, mapped.place if timed else 0))
-        results = Backward.apply(
-            options._replace(described=(mapped.time_dim, steps, False, *traits)),
-            mapped.x,
-            None if checkpoints is None else mapped.tensor(checkpoints, checkpoints_dim, 2),
-            None if first is None else mapped.tensor(first, first_dim, 0),
-            table,
-            *arranged,
-        )
+        ints = (present, wanted, steps, every, mapped.time_dim, 0, *options)
+        results = Backward.apply(numbers._replace(ints=ints), mapped.x, *arranged)
         gradients, places = [], []
         for i, gradient in zip((i for i in range(len(names)) if wanted >> i & 1), results, strict=True):
             place = 0
@@ -263,9 +206,7 @@ class Backward(torch.autograd.Function):
                 if time_first:
                     gradient = gradient.movedim(mapped.time_dim, 1)
             elif i >= names.index("beta"):
-                slot = FIRST_PARAMETER + i - names.index("beta")
-                value, dim = others[slot], dims[slot]
-                assert value is not None
+                value, dim = parameters[FIRST_PARAMETER + i - names.index("beta")]
                 sizes = list(value.shape)
                 if dim is not None:
                     del sizes[dim]

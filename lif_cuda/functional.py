@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import FIRST_PARAMETER, SERIES, STATES, TABLE, Call, FusedLIF, differentiated_once, run
+from ._autograd import SERIES, Call, FusedLIF, differentiated_once, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
+from ._ops import FIRST_PARAMETER, STATES, TABLE
 from .surrogate import Surrogate
 
 
@@ -115,16 +116,18 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         by_tensor[Parameters._fields.index("gain")] = True
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(by_tensor) if tensor]
     results = (*asked, *names) if options.return_state else tuple(asked)
+    numbers = [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in checked.parameters]
     call = Call(
-        [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in checked.parameters],
+        [*numbers, float(options.rest), float(surrogate.slope), float(surrogate.height)],
         layout,
-        _ops.RESETS[options.reset],
-        traits,
-        options.refractory,
-        float(options.rest),
-        surrogate.code,
-        float(surrogate.slope),
-        float(surrogate.height),
+        (
+            layout.time_dim,
+            int(layout.time_first),
+            _ops.RESETS[options.reset],
+            traits,
+            options.refractory,
+            surrogate.code,
+        ),
         results,
         sum([_ops.OUTPUTS[name] for name in results]),
         tuple(slots),

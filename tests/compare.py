@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lif_cuda import _ops
 
 
 class Inputs(NamedTuple):
@@ -155,4 +157,23 @@ def assert_within(
     assert bool((error <= bound).all()), (
         f"{what}: off by {error.max().item():.3g}, "
         f"{(error / bound).nan_to_num().max().item():.3g} times the bound"
+    )
+
+
+NUMBERS = {"beta": 0.9, "threshold": 1.0, "gain": 1.0, "slope": 10.0, "scale": 1.0}
+
+
+def raw_arguments(
+    x: Tensor, given: Mapping[int, Tensor] | None = None, **numbers: float
+) -> tuple[Tensor, list[Tensor], list[int], list[float]]:
+    """The arguments of an operator: tensors by their slots (``_ops``), numbers by their names; zeros else."""
+    given = given or {}
+    present = sum(1 << slot for slot in given)
+    values = NUMBERS | {"steps": -1, "present": present} | numbers
+    assert values.keys() <= {*_ops.INTS, *_ops.FLOATS}
+    return (
+        x,
+        [given[slot] for slot in sorted(given)],
+        [int(values.get(name, 0)) for name in _ops.INTS],
+        [float(values.get(name, 0.0)) for name in _ops.FLOATS],
     )

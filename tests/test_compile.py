@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from compare import raw_arguments
 from family import flat
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
-from lif_cuda import LIF, CurrentLIF, functional
+from lif_cuda import LIF, CurrentLIF, _ops, functional
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import ATan, Custom
 
@@ -224,63 +225,40 @@ def test_recomputation_in_compiled_code(how: str) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
-NUMBERS = [0.9, 1.0, 0.0, 1.0, 0.5, 0.1, 0.5]
+NUMBERS = {"v_reset": 0.0, "alpha": 0.5, "kappa": 0.1, "rho": 0.5, "slope": 0.7}
 RAW: list[dict[str, Any]] = [
-    {"outputs": 1 | 128},
-    {"outputs": 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128, "reset": 1},
-    {"outputs": 1 | 128 | 256 | 512 | 1024 | 2048, "traits": 8 | 16, "refractory": 2, "checkpoint_every": 3},
-    {"outputs": 1 | 128, "time_dim": 1},
-    {"outputs": 1 | 128, "time_dim": 1, "time_first": True},
-    {"outputs": 2, "steps": 9},
-    {"outputs": 1 | 4096},
+    {"asked": 1 | 128},
+    {"asked": 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128, "reset": 1},
+    {"asked": 1 | 128 | 256 | 512 | 1024 | 2048, "traits": 8 | 16, "refractory": 2, "checkpoint_every": 3},
+    {"asked": 1 | 128, "time_dim": 1},
+    {"asked": 1 | 128, "time_dim": 1, "time_first": True},
+    {"asked": 2, "steps": 9},
+    {"asked": 1 | 4096},
 ]
 
 
 @pytest.mark.parametrize("change", RAW, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck_forward(change: dict[str, Any], dtype: torch.dtype) -> None:
-    options = {
-        "time_dim": 0,
-        "steps": -1,
-        "time_first": False,
-        "reset": 0,
-        "traits": 0,
-        "refractory": 0,
-        "rest": 0.0,
-        "checkpoint_every": 0,
-        "window": 0.7,
-        **change,
-    }
     x = torch.randn(7, 4, 5).to(dtype)
-    beta = torch.rand(5)
     torch.library.opcheck(
         torch.ops.lif_cuda.lif_forward.default,
-        (x, [None] * 4, [beta, *[None] * 6], NUMBERS),
-        options,
+        raw_arguments(x, {_ops.FIRST_PARAMETER: torch.rand(5)}, **NUMBERS | change),
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )
 
 
 @pytest.mark.parametrize("wanted", [1, 1 | 2 | 16 | 32])
 def test_opcheck_backward(wanted: int) -> None:
-    x = torch.randn(7, 4, 5)
-    arguments = (
-        x,
-        [None] * 4,
-        [torch.rand(5), torch.rand(()), *[None] * 5],
-        NUMBERS,
-        0,
-        -1,
-        False,
-        0,
-        0,
-        0,
-        0.0,
-    )
-    grads = [torch.randn(7, 4, 5), *[None] * 8]
+    beta, threshold = _ops.FIRST_PARAMETER, _ops.FIRST_PARAMETER + 1
+    given = {
+        beta: torch.rand(5),
+        threshold: torch.rand(()),
+        _ops.FIRST_GRADIENT: torch.randn(7, 4, 5),
+    }
     torch.library.opcheck(
         torch.ops.lif_cuda.lif_backward.default,
-        (*arguments, None, 0, None, None, grads, 0, 10.0, 1.0, None, wanted),
+        raw_arguments(torch.randn(7, 4, 5), given, asked=wanted),
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 import torch
 from _compile import cxx
-from compare import assert_same_numbers, draw
+from compare import assert_same_numbers, draw, raw_arguments
 from compare import run as run_inputs
 from family import EXACT_SURROGATES, SeededPick, assert_same, draw_case, kept_in_bits, run
 from host_cuda.harness import HostKernels, build
 
-from lif_cuda import functional, reference
+from lif_cuda import _ops, functional, reference
 
 # Set by test_sanitized for the second run of this file.
 SANITIZED = os.environ.get("LIF_HOST_CUDA_SANITIZE") == "1"
@@ -172,20 +172,8 @@ def test_what_the_general_kernels_are_for(kernels: HostKernels, option: dict[str
 def test_longest_chunk(kernels: HostKernels) -> None:
     """The longest chunk that a block's shared memory holds; one step more is an error of CUDA."""
     assert kernels.longest_chunk == LONGEST_CHUNK
-    arguments: list[object] = [
-        [None] * 4,
-        [None] * 7,
-        [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
-        0,
-        -1,
-        False,
-        0,
-        0,
-    ]
     for steps, fails in ((LONGEST_CHUNK, False), (LONGEST_CHUNK + 1, True)):
-        x = torch.randn(steps, 64)
-        grads = [torch.ones(steps, 64), *[None] * 8]
-        call = [x, *arguments, 0, 0.0, None, 0, None, None, grads, 0, 10.0, 1.0, None, 1]
+        call = raw_arguments(torch.randn(steps, 64), {_ops.FIRST_GRADIENT: torch.ones(steps, 64)}, asked=1)
         if fails:
             with pytest.raises(RuntimeError, match="CUDA error"):
                 torch.ops.lif_cuda_on_host.lif_backward(*call)

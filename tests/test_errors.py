@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from compare import raw_arguments
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lif_cuda import LIF, NeuronState, ReferenceLIF, _ops, functional, reference
@@ -362,77 +363,76 @@ def test_stateful_layers() -> None:
         LIF().reset_state()
 
 
-STATE: list[Any] = [None] * 4
-PARAMETERS: list[Any] = [None] * 7
-RAW_CALLS: list[tuple[str, dict[str, Any], str]] = [
+BETA, MEMBRANE = _ops.FIRST_PARAMETER, 0
+# Tensors by their slots, numbers by their names.
+Change = dict[Any, Any]
+RAW_CALLS: list[tuple[str, Change, str]] = [
     ("dtype", {"x": X.long()}, "x must have dtype"),
     ("strided", {"x": X.transpose(1, 2)}, "x must be dense in the axes after time"),
-    ("beta length", {"parameters": [torch.zeros(4), *[None] * 6]}, "must repeat evenly"),
-    ("beta empty", {"parameters": [torch.zeros(0), *[None] * 6]}, "must repeat evenly"),
-    ("beta dims", {"parameters": [torch.zeros(2, 3, 5), *[None] * 6]}, "must repeat evenly"),
-    ("many parameters", {"parameters": [None] * 8}, "parameters must have at most 7 entries, got 8"),
-    ("few numbers", {"numbers": [0.9]}, "must have 7 entries"),
-    ("many states", {"state": [None] * 5}, "state must have at most 4 entries, got 5"),
-    ("membrane size", {"state": [torch.zeros(14), *[None] * 3]}, "state must have 15 elements, got 14"),
-    ("membrane dtype", {"state": [torch.zeros(15).double(), *[None] * 3]}, "state must have the dtype"),
+    ("beta length", {BETA: torch.zeros(4)}, "must repeat evenly"),
+    ("beta empty", {BETA: torch.zeros(0)}, "must repeat evenly"),
+    ("beta dims", {BETA: torch.zeros(2, 3, 5)}, "must repeat evenly"),
+    ("unknown tensor", {"present": 1 << _ops.SLOTS}, "unknown tensors, present is"),
+    ("negative", {"present": -1}, "unknown tensors, present is -1"),
+    ("a tensor too few", {"present": 2}, "given must have a tensor for each bit of present, got 0"),
+    ("a tensor too many", {"present": 0, BETA: torch.zeros(5)}, "given must have 0 tensors, got 1"),
+    ("membrane size", {MEMBRANE: torch.zeros(14)}, "state must have 15 elements, got 14"),
+    ("membrane dtype", {MEMBRANE: torch.zeros(15).double()}, "state must have the dtype"),
     ("steps", {"steps": -2}, "steps must be -1 or more"),
     ("time_dim", {"time_dim": 3}, r"time_dim must be in \[0, 2\], got 3"),
     ("reset", {"reset": 3}, "unknown reset 3"),
     ("refractory", {"refractory": -1}, "refractory must be at least 0"),
     ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
-    ("state it has not", {"outputs": 256}, "a final state that the neuron does not have"),
-    ("checkpoints", {"outputs": 2048}, "checkpoint_every must be above 0"),
-    ("bits", {"outputs": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
-    ("bits, to zero", {"outputs": 4096, "reset": 1}, "bits do not hold the membrane"),
+    ("state it has not", {"asked": 256}, "a final state that the neuron does not have"),
+    ("checkpoints", {"asked": 2048}, "checkpoint_every must be above 0"),
+    ("bits", {"asked": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
+    ("bits, to zero", {"asked": 4096, "reset": 1}, "bits do not hold the membrane"),
 ]
 
 
+def raw_call(operator: Any, change: Change, **arguments: Any) -> None:
+    arguments |= {name: value for name, value in change.items() if isinstance(name, str)}
+    tensors = {slot: value for slot, value in change.items() if isinstance(slot, int)}
+    operator(*raw_arguments(arguments.pop("x", X), arguments.pop("given", {}) | tensors, **arguments))
+
+
 @pytest.mark.parametrize(("change", "message"), [c[1:] for c in RAW_CALLS], ids=[c[0] for c in RAW_CALLS])
-def test_raw_operators_keep_their_hands_off_other_memory(change: dict[str, Any], message: str) -> None:
-    arguments = {
-        "x": X,
-        "state": STATE,
-        "parameters": PARAMETERS,
-        "numbers": [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
-        "time_dim": 0,
-        "steps": -1,
-        "time_first": False,
-        "reset": 0,
-        "traits": 0,
-        "refractory": 0,
-        "rest": 0.0,
-        "outputs": 1,
-        "checkpoint_every": 0,
-        "window": 0.0,
-        **change,
-    }
+def test_raw_operators_keep_their_hands_off_other_memory(change: Change, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.lif_cuda.lif_forward(**arguments)
+        raw_call(torch.ops.lif_cuda.lif_forward, change, asked=1)
 
 
-RAW_GRADIENTS: list[tuple[str, dict[str, Any], str]] = [
-    ("grads", {"grads": [None] * 10}, "grads must have at most 9 entries, got 10"),
-    ("shape", {"grads": [torch.zeros(4, 15), *[None] * 8]}, "gradient of the spikes has the wrong shape"),
-    ("dtype", {"grads": [torch.zeros(4, 3, 5).double(), *[None] * 8]}, "the spikes has the wrong dtype"),
-    (
-        "no first spike",
-        {"grads": [*[None] * 5, torch.zeros(3, 5), *[None] * 3]},
-        "needs that output",
-    ),
+@pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
+@pytest.mark.parametrize(
+    ("place", "message"), [(2, "ints must have 10 entries, got 9"), (3, "floats must have 10 entries, got 9")]
+)
+def test_short_lists(name: str, place: int, message: str) -> None:
+    arguments: list[Any] = [*raw_arguments(X)]
+    arguments[place] = arguments[place][1:]
+    with pytest.raises(RuntimeError, match=message):
+        getattr(torch.ops.lif_cuda, name)(*arguments)
+
+
+GRAD = _ops.FIRST_GRADIENT
+OF_FIRST_SPIKE = GRAD + _ops.INCOMING.index("first_spike")
+RAW_GRADIENTS: list[tuple[str, Change, str]] = [
+    ("shape", {GRAD: torch.zeros(4, 15)}, "gradient of the spikes has the wrong shape"),
+    ("dtype", {GRAD: torch.zeros(4, 3, 5).double()}, "the spikes has the wrong dtype"),
+    ("no first spike", {OF_FIRST_SPIKE: torch.zeros(3, 5)}, "needs that output"),
     ("surrogate", {"surrogate": 8}, "unknown surrogate 8"),
-    ("bits", {"bits": torch.zeros(14, dtype=torch.int32)}, "bits must be what lif_forward returned"),
-    ("window", {"bits": torch.zeros(15, dtype=torch.int32)}, "bits need a Rectangle"),
+    ("bits", {_ops.BITS: torch.zeros(14, dtype=torch.int32)}, "bits must be what lif_forward returned"),
+    ("window", {_ops.BITS: torch.zeros(15, dtype=torch.int32)}, "bits need a Rectangle"),
     (
         "beta of bits",
-        {"bits": torch.zeros(15, dtype=torch.int32), "surrogate": 6, "wanted": 16},
+        {_ops.BITS: torch.zeros(15, dtype=torch.int32), "surrogate": 6, "asked": 16},
         "bits do not hold what this gradient needs",
     ),
     ("table", {"surrogate": 7}, "a tabulated surrogate needs a table"),
-    ("beta", {"wanted": 16}, "the gradient of a parameter that is a number"),
-    ("current", {"wanted": 4}, "the gradient of a state that the neuron does not have"),
+    ("beta", {"asked": 16}, "the gradient of a parameter that is a number"),
+    ("current", {"asked": 4}, "the gradient of a state that the neuron does not have"),
     (
         "checkpoints",
-        {"checkpoints": torch.zeros(14), "checkpoint_every": 2},
+        {_ops.CHECKPOINTS: torch.zeros(14), "checkpoint_every": 2},
         "checkpoints must have 15 elements, got 14",
     ),
 ]
@@ -441,30 +441,6 @@ RAW_GRADIENTS: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("change", "message"), [c[1:] for c in RAW_GRADIENTS], ids=[c[0] for c in RAW_GRADIENTS]
 )
-def test_raw_backward_keeps_its_hands_off_too(change: dict[str, Any], message: str) -> None:
-    arguments = {
-        "x": X,
-        "state": STATE,
-        "parameters": PARAMETERS,
-        "numbers": [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
-        "time_dim": 0,
-        "steps": -1,
-        "time_first": False,
-        "reset": 0,
-        "traits": 0,
-        "refractory": 0,
-        "rest": 0.0,
-        "checkpoints": None,
-        "checkpoint_every": 0,
-        "bits": None,
-        "first_spike": None,
-        "grads": [torch.zeros(4, 3, 5), *[None] * 8],
-        "surrogate": 0,
-        "slope": 10.0,
-        "scale": 1.0,
-        "table": None,
-        "wanted": 1,
-        **change,
-    }
+def test_raw_backward_keeps_its_hands_off_too(change: Change, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.lif_cuda.lif_backward(**arguments)
+        raw_call(torch.ops.lif_cuda.lif_backward, change, given={GRAD: torch.zeros(4, 3, 5)}, asked=1)

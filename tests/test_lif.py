@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from compare import Inputs, Outcome, assert_same_numbers, assert_within, draw, run
+from compare import Inputs, Outcome, assert_same_numbers, assert_within, draw, raw_arguments, run
 from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
 
@@ -300,8 +300,7 @@ def test_double_backward_raises(penalty: bool) -> None:
 
 def test_a_tensor_that_needs_a_gradient_cannot_bypass_autograd() -> None:
     x = torch.randn(6, 5, requires_grad=True)
-    numbers = [0.9, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    arguments = (x, [None] * 4, [None] * 7, numbers, 0, -1, False, 0, 0, 0, 0.0, 1, 0, 0.0)
+    arguments = raw_arguments(x, asked=1)
     with pytest.raises(RuntimeError, match=r"lif_cuda\.functional\.lif"):
         torch.ops.lif_cuda.lif_forward(*arguments)
     with torch.no_grad():

@@ -3,27 +3,30 @@
 //   x               [outer..., T, inner...], the time axis at time_dim, or [outer..., inner...] where
 //                   steps >= 0: a constant input. float32, float64, float16 or bfloat16. The inner axes are
 //                   dense; the outer ones have one stride.
-//   state           membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
+//   given           the other tensors that there are, in the order of Slot:
+//     state         membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
 //                   contiguous, in the state's dtype (float32 for 16-bit x, else x's); absent: zeros
-//   parameters      beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
-//                   `numbers`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
+//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
+//                   `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
 //                   from the right over [outer..., inner...] and is 1 only at its ends
-//   steps           -1: x has a time axis; otherwise T
-//   time_first      whether outputs with a time axis are [T, outer..., inner...] or like x
-//   reset, traits   Reset, and the sum of Trait flags
-//   refractory      steps of silence after a spike
-//   outputs         the sum of Output flags: the tensors to return, in that order
-//   checkpoints     [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
+//     table         of a tabulated surrogate, in the state's dtype
+//     checkpoints   [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
 //                   K, 2K, ...
-//   window          the slope of a Rectangle, for the bits
-//   bits            [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
-//   which
-//                   then gives a shape only; no gradient of beta, gain or alpha can be had from them
-//   first_spike     the output of that name; needed for its gradient
-//   grads           of the outputs, in the order of Incoming, those with a time axis like x: any strides in
+//     bits          [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
+//                   which then gives a shape only; no gradient of beta, gain or alpha can be had from them
+//     first_spike   the output of that name; needed for its gradient
+//     grad          of the outputs, in the order of Incoming, those with a time axis like x: any strides in
 //                   outer and time, dense in the inner axes or one value for all of them
-//   table           of a tabulated surrogate, in the state's dtype
-//   wanted          the sum of Wanted flags: the gradients to return, in that order
+//   ints            in the order of Int:
+//     present       the sum of 1 << Slot of the tensors in `given`
+//     asked         the sum of Output flags: the tensors that lif_forward returns, in that order; of Wanted
+//                   flags: the gradients that lif_backward does
+//     steps         -1: x has a time axis; otherwise T
+//     time_first    whether outputs with a time axis are [T, outer..., inner...] or like x
+//     reset, traits Reset, and the sum of Trait flags
+//     refractory    steps of silence after a spike
+//   floats          in the order of Float: the parameters that are numbers, the membrane at rest, and the
+//                   slope and scale of the surrogate, for the bits that forward writes too
 //
 // These checks are a backstop for calls that bypass lif_cuda.functional: they keep a wrong call from
 // touching memory that is not its own.
@@ -48,8 +51,6 @@ namespace lif::bindings {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-using Tensors = std::vector<OptionalTensor>;
 using Shape = std::vector<int64_t>;
 
 enum Trait : int64_t {
@@ -74,15 +75,46 @@ enum Output : int64_t {
 };
 enum Incoming : size_t {
   kOfSpikes,
-  kOfTrace,
-  kOfTraceBefore,
   kOfCount,
   kOfRate,
   kOfFirstSpike,
+  kOfTrace,
+  kOfTraceBefore,
   kOfState,
   kIncoming = kOfState + kSmoothStates
 };
 enum Wanted : int64_t { kGradX = 1, kGradState = 2, kGradParameter = 16 };
+
+struct Slot {
+  enum : size_t {
+    state,
+    parameter = state + kStates,
+    table = parameter + kParameters,
+    checkpoints,
+    bits,
+    first_spike,
+    grad,
+    count = grad + kIncoming
+  };
+};
+struct Int {
+  enum : size_t {
+    present,
+    asked,
+    steps,
+    checkpoint_every,
+    time_dim,
+    time_first,
+    reset,
+    traits,
+    refractory,
+    surrogate,
+    count
+  };
+};
+struct Float {
+  enum : size_t { number, rest = number + kParameters, slope, scale, count };
+};
 
 template <typename T>
 constexpr ScalarType kTypeOf = ScalarType::Float;
@@ -124,25 +156,27 @@ inline Shape with_axis(Shape shape, int64_t at, int64_t size) {
   return shape;
 }
 
-// A list of optional tensors. Callers leave out the empty end: an entry costs 0.1 us on its way here, and
-// most calls give none of the eleven states and parameters.
-class Listed {
+// The tensors of a call beside x, by their slots.
+class Given {
  public:
-  Listed(const Tensors& tensors, size_t length, const char* name) : tensors_(tensors) {
-    STD_TORCH_CHECK(tensors.size() <= length, name, " must have at most ", length, " entries, got ",
-                    tensors.size());
+  Given(const std::vector<Tensor>& tensors, int64_t present) {
+    STD_TORCH_CHECK(present >= 0 && present >> Slot::count == 0, "unknown tensors, present is ", present);
+    size_t next = 0;
+    for (size_t slot = 0; slot < Slot::count; ++slot) {
+      if (present >> slot & 1) {
+        STD_TORCH_CHECK(next < tensors.size(), "given must have a tensor for each bit of present, got ",
+                        tensors.size());
+        slots_[slot] = &tensors[next++];
+      }
+    }
+    STD_TORCH_CHECK(next == tensors.size(), "given must have ", next, " tensors, got ", tensors.size());
   }
 
-  const OptionalTensor& operator[](size_t i) const {
-    static const OptionalTensor kAbsent;
-    return i < tensors_.size() ? tensors_[i] : kAbsent;
-  }
-
-  auto begin() const { return tensors_.begin(); }
-  auto end() const { return tensors_.end(); }
+  // Null where it is not given.
+  const Tensor* operator[](size_t slot) const { return slots_[slot]; }
 
  private:
-  const Tensors& tensors_;
+  std::array<const Tensor*, Slot::count> slots_{};
 };
 
 // Whether autograd would have to differentiate through `tensor`. The stable ABI does not tell, but an alias
@@ -155,26 +189,34 @@ inline bool requires_grad(const Tensor& tensor) {
   return !torch::stable::detail::to<bool>(leaf[0]);
 }
 
-// What forward and backward share.
+// A call, as forward and backward share it.
 struct Problem {
   const Tensor& x;
-  Listed state;
-  Listed parameters;
-  const std::vector<double>& numbers;
-  int64_t time_dim;
-  int64_t given_steps;
+  int64_t asked, given_steps, checkpoint_every, time_dim, reset, traits, refractory, surrogate;
   bool time_first;
-  int64_t reset;
-  int64_t traits;
-  int64_t refractory;
-  double rest;
+  const double* numbers;
+  double rest, slope, scale;
+  Given given;
   Shape features;  // the shape of one time step
   Extent extent;
 
-  bool constant_input() const { return given_steps >= 0; }
+  Problem(const Tensor& x_given, const std::vector<Tensor>& tensors, const std::vector<int64_t>& ints,
+          const std::vector<double>& floats)
+      : x(x_given), given(tensors, checked(ints, floats)[Int::present]) {
+    asked = ints[Int::asked];
+    given_steps = ints[Int::steps];
+    checkpoint_every = ints[Int::checkpoint_every];
+    time_dim = ints[Int::time_dim];
+    time_first = ints[Int::time_first] != 0;
+    reset = ints[Int::reset];
+    traits = ints[Int::traits];
+    refractory = ints[Int::refractory];
+    surrogate = ints[Int::surrogate];
+    numbers = floats.data() + Float::number;
+    rest = floats[Float::rest];
+    slope = floats[Float::slope];
+    scale = floats[Float::scale];
 
-  // Checks what the shapes follow from, and sets them.
-  void settle() {
     STD_TORCH_CHECK(given_steps >= -1, "steps must be -1 or more, got ", given_steps);
     features = shape_of(x);
     const int64_t last = static_cast<int64_t>(features.size()) - (constant_input() ? 0 : 1);
@@ -188,9 +230,24 @@ struct Problem {
       (static_cast<int64_t>(i) < time_dim ? extent.outer : extent.inner) *= features[i];
     }
   }
+
+  bool constant_input() const { return given_steps >= 0; }
+  const Tensor* state(size_t i) const { return given[Slot::state + i]; }
+  const Tensor* parameter(size_t i) const { return given[Slot::parameter + i]; }
+  const Tensor* grad(size_t i) const { return given[Slot::grad + i]; }
+
+ private:
+  static const std::vector<int64_t>& checked(const std::vector<int64_t>& ints,
+                                             const std::vector<double>& floats) {
+    STD_TORCH_CHECK(ints.size() == Int::count, "ints must have ", size_t{Int::count}, " entries, got ",
+                    ints.size());
+    STD_TORCH_CHECK(floats.size() == Float::count, "floats must have ", size_t{Float::count},
+                    " entries, got ", floats.size());
+    return ints;
+  }
 };
 
-inline void check_like_x(const Tensor& x, const OptionalTensor& tensor, const char* name, ScalarType type,
+inline void check_like_x(const Tensor& x, const Tensor* tensor, const char* name, ScalarType type,
                          int64_t elements) {
   if (!tensor) {
     return;
@@ -206,7 +263,7 @@ inline void check_like_x(const Tensor& x, const OptionalTensor& tensor, const ch
 
 // A parameter of broadcast shape as values that repeat over the neurons.
 template <typename S>
-Parameter<S> parameter_of(const OptionalTensor& tensor, double number, const Shape& features) {
+Parameter<S> parameter_of(const Tensor* tensor, double number, const Shape& features) {
   Parameter<S> parameter;
   parameter.value = static_cast<S>(number);
   if (!tensor) {
@@ -251,7 +308,7 @@ int64_t joint_stride(const Sizes& sizes, const Strides& strides, size_t begin, s
 
 // How the kernels read a tensor like x, or one without the time axis, as it lies.
 template <typename T>
-Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, bool timed, ScalarType type,
+Series<const T> series_of(const Tensor* tensor, const Problem& problem, bool timed, ScalarType type,
                           const char* name) {
   Series<const T> series;
   if (!tensor || tensor->numel() == 0) {
@@ -283,25 +340,24 @@ Series<const T> series_of(const OptionalTensor& tensor, const Problem& problem, 
 
 inline void check(const Problem& problem, ScalarType state_type) {
   const Tensor& x = problem.x;
-  STD_TORCH_CHECK(problem.numbers.size() == kParameters, "numbers must have ", int{kParameters}, " entries");
   STD_TORCH_CHECK(problem.reset >= 0 && problem.reset < kResets, "unknown reset ", problem.reset);
   STD_TORCH_CHECK(problem.refractory >= 0, "refractory must be at least 0, got ", problem.refractory);
   const bool delayed = problem.traits & kDelayed;
   STD_TORCH_CHECK(!delayed || (problem.refractory == 0 && !(problem.traits & kAdaptive)),
                   "a delayed reset has no refractory or adaptive neuron");
   const int64_t n = neurons(problem.extent);
-  for (const OptionalTensor& state : problem.state) {
-    check_like_x(x, state, "state", state_type, n);
+  for (size_t i = 0; i < kStates; ++i) {
+    check_like_x(x, problem.state(i), "state", state_type, n);
   }
-  for (const OptionalTensor& parameter : problem.parameters) {
+  for (size_t i = 0; i < kParameters; ++i) {
+    const Tensor* parameter = problem.parameter(i);
     check_like_x(x, parameter, "a parameter", state_type, parameter ? parameter->numel() : 0);
   }
   if (aoti_torch_grad_mode_is_enabled()) {
     bool any = requires_grad(x);
-    for (const Listed* tensors : {&problem.state, &problem.parameters}) {
-      for (const OptionalTensor& tensor : *tensors) {
-        any = any || (tensor && requires_grad(*tensor));
-      }
+    for (size_t slot = Slot::state; slot < Slot::table; ++slot) {
+      const Tensor* tensor = problem.given[slot];
+      any = any || (tensor && requires_grad(*tensor));
     }
     STD_TORCH_CHECK(!any,
                     "an argument requires grad, and this operator has no derivative of its own; call "
@@ -310,7 +366,7 @@ inline void check(const Problem& problem, ScalarType state_type) {
 }
 
 template <typename S>
-const S* read(const OptionalTensor& tensor) {
+const S* read(const Tensor* tensor) {
   return tensor ? static_cast<const S*>(tensor->const_data_ptr()) : nullptr;
 }
 
@@ -320,14 +376,14 @@ void set_common(Args& args, const Problem& problem) {
   using S = StateOf<T>;
   check(problem, kTypeOf<S>);
   args.extent = problem.extent;
-  args.x = series_of<T>(problem.x, problem, !problem.constant_input(), problem.x.scalar_type(), "x");
+  args.x = series_of<T>(&problem.x, problem, !problem.constant_input(), problem.x.scalar_type(), "x");
   for (int i = 0; i < kStates; ++i) {
-    args.state[i] = read<S>(problem.state[i]);
+    args.state[i] = read<S>(problem.state(i));
   }
   for (int i = 0; i < kParameters; ++i) {
-    args.parameter[i] = parameter_of<S>(problem.parameters[i], problem.numbers[i], problem.features);
+    args.parameter[i] = parameter_of<S>(problem.parameter(i), problem.numbers[i], problem.features);
   }
-  if ((problem.traits & kDecayInput) && !problem.parameters[kGain]) {
+  if ((problem.traits & kDecayInput) && !problem.parameter(kGain)) {
     args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
   }
   args.neuron.reset = static_cast<Reset>(problem.reset);
@@ -409,10 +465,11 @@ void check_bits(const Neuron<S>& neuron) {
 
 // Run `launch(const Forward<T>&)` on the tensors of a call of lif_forward.
 template <typename T, typename Launch>
-std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t checkpoint_every, double window,
-                            const Launch& launch) {
+std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
+  const int64_t outputs = problem.asked;
+  const int64_t checkpoint_every = problem.checkpoint_every;
   Forward<T> args;
   set_common<T>(args, problem);
   STD_TORCH_CHECK(!(outputs & kCheckpoints) || checkpoint_every > 0, "checkpoint_every must be above 0");
@@ -444,7 +501,7 @@ std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t che
     check_bits(args.neuron);
     args.bits =
         returned.add<uint32_t>(true, with_axis(features, 0, words_of(args.extent.steps)), ScalarType::Int);
-    args.window = static_cast<S>(window);
+    args.window = static_cast<S>(problem.slope);
   }
   if (neurons(args.extent) > 0) {
     launch(args);
@@ -452,99 +509,90 @@ std::vector<Tensor> forward(const Problem& problem, int64_t outputs, int64_t che
   return returned.take();
 }
 
-struct Gradients {
-  const OptionalTensor& checkpoints;
-  int64_t checkpoint_every;
-  const OptionalTensor& bits;
-  const OptionalTensor& first_spike;
-  const Listed& grads;
-  int64_t surrogate;
-  double slope;
-  double scale;
-  const OptionalTensor& table;
-};
-
 template <typename T>
-void set_gradients(Backward<T>& args, const Problem& problem, const Gradients& gradients) {
+void set_gradients(Backward<T>& args, const Problem& problem) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
   const ScalarType type = problem.x.scalar_type();
-  const Listed& grads = gradients.grads;
+  const Tensor* first_spike = problem.given[Slot::first_spike];
   const int64_t n = neurons(args.extent);
-  args.grad_spikes = series_of<T>(grads[kOfSpikes], problem, true, type, "the gradient of the spikes");
-  args.grad_trace = series_of<T>(grads[kOfTrace], problem, true, type, "the gradient of the trace");
+  args.grad_spikes = series_of<T>(problem.grad(kOfSpikes), problem, true, type, "the gradient of the spikes");
+  args.grad_trace = series_of<T>(problem.grad(kOfTrace), problem, true, type, "the gradient of the trace");
   args.grad_trace_before =
-      series_of<T>(grads[kOfTraceBefore], problem, true, type, "the gradient of the trace");
-  args.grad_count = series_of<S>(grads[kOfCount], problem, false, kState, "the gradient of the count");
-  args.grad_rate = series_of<S>(grads[kOfRate], problem, false, kState, "the gradient of the rate");
-  args.grad_first =
-      series_of<S>(grads[kOfFirstSpike], problem, false, kState, "the gradient of the first-spike time");
-  STD_TORCH_CHECK(!grads[kOfFirstSpike] || gradients.first_spike,
+      series_of<T>(problem.grad(kOfTraceBefore), problem, true, type, "the gradient of the trace");
+  args.grad_count = series_of<S>(problem.grad(kOfCount), problem, false, kState, "the gradient of the count");
+  args.grad_rate = series_of<S>(problem.grad(kOfRate), problem, false, kState, "the gradient of the rate");
+  args.grad_first = series_of<S>(problem.grad(kOfFirstSpike), problem, false, kState,
+                                 "the gradient of the first-spike time");
+  STD_TORCH_CHECK(!problem.grad(kOfFirstSpike) || first_spike,
                   "the gradient of the first-spike time needs that output");
-  check_like_x(problem.x, gradients.first_spike, "first_spike", kState, n);
-  args.first = read<S>(gradients.first_spike);
+  check_like_x(problem.x, first_spike, "first_spike", kState, n);
+  args.first = read<S>(first_spike);
   for (int i = 0; i < kSmoothStates; ++i) {
-    const OptionalTensor& grad = grads[kOfState + i];
+    const Tensor* grad = problem.grad(kOfState + i);
     check_like_x(problem.x, grad, "the gradient of the state", kState, n);
     args.grad_final[i] = read<S>(grad);
   }
 }
 
 template <typename T>
-void set_surrogate(Backward<T>& args, const Problem& problem, const Gradients& gradients) {
+void set_surrogate(Backward<T>& args, const Problem& problem) {
   using S = StateOf<T>;
-  STD_TORCH_CHECK(gradients.surrogate >= 0 && gradients.surrogate < kShapes, "unknown surrogate ",
-                  gradients.surrogate);
-  args.surrogate.shape = static_cast<lif::Shape>(gradients.surrogate);
-  args.surrogate.slope = static_cast<S>(gradients.slope);
-  args.surrogate.scale = static_cast<S>(gradients.scale);
+  const Tensor* table = problem.given[Slot::table];
+  STD_TORCH_CHECK(problem.surrogate >= 0 && problem.surrogate < kShapes, "unknown surrogate ",
+                  problem.surrogate);
+  args.surrogate.shape = static_cast<lif::Shape>(problem.surrogate);
+  args.surrogate.slope = static_cast<S>(problem.slope);
+  args.surrogate.scale = static_cast<S>(problem.scale);
   if (args.surrogate.shape == lif::Shape::table) {
-    STD_TORCH_CHECK(gradients.table && gradients.table->numel() >= 2 && gradients.table->numel() <= 1 << 24,
+    STD_TORCH_CHECK(table && table->numel() >= 2 && table->numel() <= 1 << 24,
                     "a tabulated surrogate needs a table of 2 to 2^24 values");
-    args.surrogate.points = gradients.table->numel();
-    check_like_x(problem.x, gradients.table, "table", kTypeOf<S>, args.surrogate.points);
-    args.surrogate.table = read<S>(gradients.table);
+    args.surrogate.points = table->numel();
+    check_like_x(problem.x, table, "table", kTypeOf<S>, args.surrogate.points);
+    args.surrogate.table = read<S>(table);
   }
 }
 
 // Run `launch(const Backward<T>&)` on the tensors of a call of lif_backward. A parameter's partial
 // gradients, one a neuron, are brought to its shape by `reduce(partial, rows, columns, repeat, parameter)`.
 template <typename T, typename Launch, typename Reduce>
-std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients, int64_t wanted,
-                             const Launch& launch, const Reduce& reduce) {
+std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const Reduce& reduce) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
+  const int64_t wanted = problem.asked;
+  const Tensor* checkpoints = problem.given[Slot::checkpoints];
+  const Tensor* bits = problem.given[Slot::bits];
   Backward<T> args;
   set_common<T>(args, problem);
   const Shape& features = problem.features;
   const int64_t n = neurons(args.extent);
   const int64_t steps = args.extent.steps;
   args.chunk = steps > 0 ? steps : 1;
-  if (gradients.checkpoints) {
-    STD_TORCH_CHECK(gradients.checkpoint_every > 0, "checkpoint_every must be above 0");
-    args.chunk = std::min(gradients.checkpoint_every, args.chunk);
+  if (checkpoints) {
+    STD_TORCH_CHECK(problem.checkpoint_every > 0, "checkpoint_every must be above 0");
+    args.chunk = std::min(problem.checkpoint_every, args.chunk);
     const int64_t chunks = (steps + args.chunk - 1) / args.chunk;
-    check_like_x(problem.x, gradients.checkpoints, "checkpoints", kState,
+    check_like_x(problem.x, checkpoints, "checkpoints", kState,
                  chunks > 0 ? (chunks - 1) * states_of(args.neuron) * n : 0);
-    args.checkpoints = read<S>(gradients.checkpoints);
+    args.checkpoints = read<S>(checkpoints);
   }
-  if (gradients.bits) {
+  if (bits) {
     check_bits(args.neuron);
-    STD_TORCH_CHECK(gradients.bits->scalar_type() == ScalarType::Int && gradients.bits->is_contiguous() &&
-                        gradients.bits->numel() == words_of(steps) * n &&
-                        gradients.bits->get_device_index() == problem.x.get_device_index() &&
-                        gradients.bits->is_cuda() == problem.x.is_cuda(),
+    STD_TORCH_CHECK(bits->scalar_type() == ScalarType::Int && bits->is_contiguous() &&
+                        bits->numel() == words_of(steps) * n &&
+                        bits->get_device_index() == problem.x.get_device_index() &&
+                        bits->is_cuda() == problem.x.is_cuda(),
                     "bits must be what lif_forward returned");
-    STD_TORCH_CHECK(gradients.surrogate == static_cast<int64_t>(lif::Shape::rectangle),
+    STD_TORCH_CHECK(problem.surrogate == static_cast<int64_t>(lif::Shape::rectangle),
                     "bits need a Rectangle");
     for (int name : {kBeta, kGain, kAlpha}) {
       STD_TORCH_CHECK(!(wanted & (kGradParameter << name)), "bits do not hold what this gradient needs");
     }
-    args.bits = static_cast<const uint32_t*>(gradients.bits->const_data_ptr());
+    args.bits = static_cast<const uint32_t*>(bits->const_data_ptr());
     args.chunk = kStepsOfWord;  // a word at a time, with nothing to recompute
   }
-  set_gradients(args, problem, gradients);
-  set_surrogate(args, problem, gradients);
+  set_gradients(args, problem);
+  set_surrogate(args, problem);
 
   Returned returned(problem.x);
   if (problem.constant_input()) {
@@ -560,13 +608,12 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
   // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  std::array<OptionalTensor, kParameters> partials;
+  std::array<std::optional<Tensor>, kParameters> partials;
   for (int i = 0; i < kParameters; ++i) {
     if (wanted & (kGradParameter << i)) {
-      STD_TORCH_CHECK(problem.parameters[i], "the gradient of a parameter that is a number");
+      STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
       partials[i] = torch::stable::new_empty(
-          problem.x, problem.parameters[i]->numel() == n ? shape_of(*problem.parameters[i]) : Shape{n},
-          kState);
+          problem.x, problem.parameter(i)->numel() == n ? shape_of(*problem.parameter(i)) : Shape{n}, kState);
       args.grad_parameter[i] = static_cast<S*>(partials[i]->mutable_data_ptr());
     }
   }
@@ -577,7 +624,7 @@ std::vector<Tensor> backward(const Problem& problem, const Gradients& gradients,
     if (!partials[i]) {
       continue;
     }
-    const Tensor& parameter = *problem.parameters[i];
+    const Tensor& parameter = *problem.parameter(i);
     const int64_t columns = args.parameter[i].period;
     const int64_t repeat = args.parameter[i].repeat;
     if (parameter.numel() == n) {
