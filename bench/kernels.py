@@ -279,13 +279,13 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
         out: Tensor = functional.lif(t, BETA, return_state=False)
         return out
 
-    numbers = {"asked": _ops.OUTPUTS["spikes"], "steps": -1, "beta": BETA, "threshold": 1.0, "gain": 1.0}
+    numbers = {"asked": _ops.OUTPUTS["spikes"], "beta": BETA, "threshold": 1.0, "gain": 1.0}
     ints = [int(numbers.get(name, 0)) for name in _ops.INTS]
     floats = [float(numbers.get(name, 0.0)) for name in _ops.FLOATS]
 
     def operator() -> object:
         with torch.no_grad():
-            return _ops.lif_forward(x, [], ints, floats)
+            return _ops.lif_forward(x, [], ints, -1, 0, floats)
 
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "lif_cuda's layer": LIF(return_state=False),

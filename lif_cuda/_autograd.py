@@ -117,7 +117,7 @@ def gradients_of(
             given.append(incoming_rows(name, grad, call.layout))
     if len(slots) == without or not wanted:
         return (None,) * len(ctx.needs_input_grad)
-    computed = backward(x, given, [present(slots), wanted, ctx.steps, ctx.every, *call.options], call.floats)
+    computed = backward(x, given, [present(slots), wanted, *call.options], ctx.steps, ctx.every, call.floats)
     gradients = iter(computed)
     dx = next(gradients) if need_x else None
     if dx is not None and ctx.steps < 0 and call.layout.time_first:
@@ -191,8 +191,8 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
         outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
         outputs |= _ops.OUTPUTS["bits"]
-    ints = [present(call.slots), outputs, steps, every, *call.options]
-    results: list[Tensor] = _ops.lif_forward(x, given, ints, call.floats)
+    ints = [present(call.slots), outputs, *call.options]
+    results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
     return results
 
 

@@ -22,9 +22,14 @@ def _series(x: Tensor, features: list[int], length: int, at: int) -> Tensor:
 
 
 def _forward(
-    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
+    x: Tensor,
+    given: Sequence[Tensor],
+    ints: Sequence[int],
+    steps: int,
+    checkpoint_every: int,
+    floats: Sequence[float],
 ) -> list[Tensor]:
-    _, outputs, steps, checkpoint_every, time_dim, time_first, _, traits, refractory, _ = ints
+    _, outputs, time_dim, time_first, _, traits, refractory, _ = ints
     features, length = _features(x, time_dim, steps)
     dtype = STATE_DTYPES[x.dtype]
     results = []
@@ -49,9 +54,14 @@ def _forward(
 
 
 def _backward(
-    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
+    x: Tensor,
+    given: Sequence[Tensor],
+    ints: Sequence[int],
+    steps: int,
+    checkpoint_every: int,
+    floats: Sequence[float],
 ) -> list[Tensor]:
-    present, wanted, steps, _, time_dim, time_first, *_ = ints
+    present, wanted, time_dim, time_first, *_ = ints
     features, length = _features(x, time_dim, steps)
     dtype = STATE_DTYPES[x.dtype]
     results = []

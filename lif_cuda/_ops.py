@@ -55,8 +55,6 @@ SLOTS = FIRST_GRADIENT + len(INCOMING)
 INTS = (
     "present",
     "asked",
-    "steps",
-    "checkpoint_every",
     "time_dim",
     "time_first",
     "reset",

@@ -72,6 +72,8 @@ class _Numbers(NamedTuple):
     """The arguments of ``lif_backward`` that are no tensors."""
 
     ints: tuple[int, ...]
+    steps: int
+    every: int
     floats: list[float]
 
 
@@ -150,10 +152,10 @@ class Forward(torch.autograd.Function):
 
 
 def _apply_backward(
-    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: list[float]
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], steps: int, every: int, floats: list[float]
 ) -> Sequence[Tensor]:
     """``lif_backward`` through ``Backward``, whose tensors have to be arguments of their own."""
-    gradients: Sequence[Tensor] = Backward.apply(_Numbers(tuple(ints), floats), x, *given)
+    gradients: Sequence[Tensor] = Backward.apply(_Numbers(tuple(ints), steps, every, floats), x, *given)
     return gradients
 
 
@@ -162,7 +164,7 @@ class Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(numbers: _Numbers, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_ops.lif_backward(x, given, numbers.ints, numbers.floats))
+        return tuple(_ops.lif_backward(x, given, *numbers))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -176,7 +178,8 @@ class Backward(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[Any, ...], numbers: _Numbers, x: Tensor, *given: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        present, wanted, steps, every, time_dim, time_first, *options = numbers.ints
+        present, wanted, time_dim, time_first, *options = numbers.ints
+        steps = numbers.steps
         mapped = _Mapped(info.batch_size, x, in_dims[1], time_dim, steps)
         names = _ops.WANTED
         slots = [slot for slot in range(_ops.SLOTS) if present >> slot & 1]
@@ -196,7 +199,7 @@ class Backward(torch.autograd.Function):
             else:
                 timed = INCOMING[slot - FIRST_GRADIENT] in SERIES
                 arranged.append(mapped.tensor(tensor, dim, mapped.place if timed else 0))
-        ints = (present, wanted, steps, every, mapped.time_dim, 0, *options)
+        ints = (present, wanted, mapped.time_dim, 0, *options)
         results = Backward.apply(numbers._replace(ints=ints), mapped.x, *arranged)
         gradients, places = [], []
         for i, gradient in zip((i for i in range(len(names)) if wanted >> i & 1), results, strict=True):

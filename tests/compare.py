@@ -164,16 +164,22 @@ NUMBERS = {"beta": 0.9, "threshold": 1.0, "gain": 1.0, "slope": 10.0, "scale": 1
 
 
 def raw_arguments(
-    x: Tensor, given: Mapping[int, Tensor] | None = None, **numbers: float
-) -> tuple[Tensor, list[Tensor], list[int], list[float]]:
+    x: Tensor,
+    given: Mapping[int, Tensor] | None = None,
+    steps: int = -1,
+    checkpoint_every: int = 0,
+    **numbers: float,
+) -> tuple[Tensor, list[Tensor], list[int], int, int, list[float]]:
     """The arguments of an operator: tensors by their slots (``_ops``), numbers by their names; zeros else."""
     given = given or {}
     present = sum(1 << slot for slot in given)
-    values = NUMBERS | {"steps": -1, "present": present} | numbers
+    values = NUMBERS | {"present": present} | numbers
     assert values.keys() <= {*_ops.INTS, *_ops.FLOATS}
     return (
         x,
         [given[slot] for slot in sorted(given)],
         [int(values.get(name, 0)) for name in _ops.INTS],
+        steps,
+        checkpoint_every,
         [float(values.get(name, 0.0)) for name in _ops.FLOATS],
     )

@@ -66,7 +66,9 @@ MUTATIONS = [
     Mutation("plain: missing detach", PLAIN, "backward_groups<Reset::subtract, true>(", "backward_groups<Reset::subtract, false>("),
     Mutation("plain: first step of a chunk", PLAIN, "tile.first = t == begin;", "tile.first = t == 0;"),
     Mutation("plain: counts forgotten", PLAIN, "tile.counted = constant != nullptr;", "tile.counted = false;"),
-    Mutation("plain: gain forgotten", PLAIN, "if (!kBare && rows.has_gain) {", "if (false) {"),
+    Mutation("plain: gain forgotten", PLAIN, "if (kAny && rows.has_gain) {\n      d =", "if (false) {\n      d ="),
+    Mutation("plain: threshold alone", PLAIN, "learning = tile.by_beta || tile.by_theta;", "learning = tile.by_beta;"),
+    Mutation("plain: gradient of counts kept", PLAIN, "if constexpr (kCounts) {\n      sum = each(sum, d, plus);", "if constexpr (kAny) {\n      sum = each(sum, d, plus);"),
     Mutation("plain: streams where it cannot", PLAIN, "&& can_stream(args.spikes, block)", ""),
     Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: one step ahead", CUDA, "load(t + kDirection * kAhead)", "load(t + kDirection * (kAhead - 1))"),
@@ -145,6 +147,8 @@ def caught(mutation: Mutation) -> str | None:
             return f"no end within {PATIENCE} s"
         if done.returncode == 0:
             return None
+        if done.returncode < 0:
+            return f"the tests were ended by signal {-done.returncode}"
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return failed[0].split(" - ")[0] if failed else done.stdout[-300:]
 

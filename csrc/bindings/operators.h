@@ -14,19 +14,22 @@
 
 namespace lif::bindings {
 
-// What the arguments mean stands in problem.h. Options travel in lists: an operator without anything to do
-// took 15 us with fourteen arguments of their own and 9 so. There is no `str` among them, whose conversion
-// leaks in the stable ABI. The checks that a user meets are in Python, where they can name the argument and
-// the remedy.
+// What the arguments mean stands in problem.h. Options travel in lists: on the way to an operator without
+// anything to do, fourteen arguments of their own took 15 us, a list of SymInt 12, and this takes 10; one
+// tensor takes 3. There is no `str` among them, whose conversion leaks in the stable ABI. The checks that a
+// user meets are in Python, where they can name the argument and the remedy.
 constexpr const char* kForwardSchema =
-    "lif_forward(Tensor x, Tensor[] given, SymInt[] ints, float[] floats) -> Tensor[]";
+    "lif_forward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
+    "float[] floats) -> Tensor[]";
 constexpr const char* kBackwardSchema =
-    "lif_backward(Tensor x, Tensor[] given, SymInt[] ints, float[] floats) -> Tensor[]";
+    "lif_backward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
+    "float[] floats) -> Tensor[]";
 
 template <typename Backend>
 std::vector<Tensor> lif_forward(const Tensor& x, const std::vector<Tensor>& given,
-                                const std::vector<int64_t>& ints, const std::vector<double>& floats) {
-  const Problem problem(x, given, ints, floats);
+                                const std::vector<int64_t>& ints, int64_t steps, int64_t checkpoint_every,
+                                const std::vector<double>& floats) {
+  const Problem problem(x, given, ints, steps, checkpoint_every, floats);
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;
@@ -36,8 +39,9 @@ std::vector<Tensor> lif_forward(const Tensor& x, const std::vector<Tensor>& give
 
 template <typename Backend>
 std::vector<Tensor> lif_backward(const Tensor& x, const std::vector<Tensor>& given,
-                                 const std::vector<int64_t>& ints, const std::vector<double>& floats) {
-  const Problem problem(x, given, ints, floats);
+                                 const std::vector<int64_t>& ints, int64_t steps, int64_t checkpoint_every,
+                                 const std::vector<double>& floats) {
+  const Problem problem(x, given, ints, steps, checkpoint_every, floats);
   const typename Backend::Guard guard(x);
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;

@@ -21,10 +21,10 @@
 //     present       the sum of 1 << Slot of the tensors in `given`
 //     asked         the sum of Output flags: the tensors that lif_forward returns, in that order; of Wanted
 //                   flags: the gradients that lif_backward does
-//     steps         -1: x has a time axis; otherwise T
 //     time_first    whether outputs with a time axis are [T, outer..., inner...] or like x
 //     reset, traits Reset, and the sum of Trait flags
 //     refractory    steps of silence after a spike
+//   steps           -1: x has a time axis; otherwise T
 //   floats          in the order of Float: the parameters that are numbers, the membrane at rest, and the
 //                   slope and scale of the surrogate, for the bits that forward writes too
 //
@@ -98,19 +98,7 @@ struct Slot {
   };
 };
 struct Int {
-  enum : size_t {
-    present,
-    asked,
-    steps,
-    checkpoint_every,
-    time_dim,
-    time_first,
-    reset,
-    traits,
-    refractory,
-    surrogate,
-    count
-  };
+  enum : size_t { present, asked, time_dim, time_first, reset, traits, refractory, surrogate, count };
 };
 struct Float {
   enum : size_t { number, rest = number + kParameters, slope, scale, count };
@@ -201,11 +189,11 @@ struct Problem {
   Extent extent;
 
   Problem(const Tensor& x_given, const std::vector<Tensor>& tensors, const std::vector<int64_t>& ints,
-          const std::vector<double>& floats)
+          int64_t steps, int64_t every, const std::vector<double>& floats)
       : x(x_given), given(tensors, checked(ints, floats)[Int::present]) {
     asked = ints[Int::asked];
-    given_steps = ints[Int::steps];
-    checkpoint_every = ints[Int::checkpoint_every];
+    given_steps = steps;
+    checkpoint_every = every;
     time_dim = ints[Int::time_dim];
     time_first = ints[Int::time_first] != 0;
     reset = ints[Int::reset];

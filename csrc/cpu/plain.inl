@@ -382,36 +382,69 @@ struct BackwardTile {
   Rows<const S> u;       // of the tile's steps
   bool first = false;    // the step before the tile's first is not in the chunk: its v is in rows.start
   bool counted = false;  // rows.constant is part of every g
-  bool summing = false;  // grad_x, for a constant input
   bool by_beta = false;
   bool by_theta = false;
   bool streamed = false;
   Coming<T> next;
 };
 
-// kLearns: a parameter does. kBare: the gradients of the spikes come in and those of x go out, and that is
-// all. `h`: the surrogate derivatives of the group's neurons, a row of kStrip for each step.
-template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = StateOf<T>>
+// What goes into a tile of backward and what comes out of it. As in forward, the common cases are compiled
+// for themselves: gradients of spikes to gradients of x; the same, and those of beta and threshold; the
+// gradient of counts to that of a constant input.
+enum class Flow { spikes, learning, counts, any };
+
+template <typename T, typename S = StateOf<T>>
+Flow flow_of(const BackwardTile<T>& tile, const PlainRows<S>& rows) {
+  if (rows.has_gain || tile.grad_trace.data != nullptr) {
+    return Flow::any;
+  }
+  const bool learning = tile.by_beta || tile.by_theta;
+  if (tile.g.data != nullptr && !tile.g.uniform && !tile.counted && tile.grad_x.data != nullptr) {
+    return learning ? Flow::learning : Flow::spikes;
+  }
+  return tile.g.data == nullptr && tile.counted && tile.grad_x.data == nullptr && !learning ? Flow::counts
+                                                                                            : Flow::any;
+}
+
+// `h`: the surrogate derivatives of the group's neurons, a row of kStrip for each step.
+template <Reset kReset, bool kDetached, Flow kFlow, typename T, typename S = StateOf<T>>
 [[gnu::always_inline]] inline void backward_group(const BackwardTile<T>& tile, const PlainRows<S>& rows,
                                                   const S* h, int64_t i) {
-  constexpr bool kSpikes = kReset == Reset::zero || !kBare;
+  constexpr bool kAny = kFlow == Flow::any;
+  constexpr bool kLearning = kAny || kFlow == Flow::learning;
+  constexpr bool kCounts = kAny || kFlow == Flow::counts;
+  constexpr bool kWhole = kFlow == Flow::spikes || kFlow == Flow::learning;  // whole rows in and out
+  constexpr bool kSpikes = kReset == Reset::zero || kLearning;
   const auto beta = load_group(rows.beta + i);
   const auto theta = load_group(rows.theta + i);
   const auto v_reset = load_group(rows.v_reset + i);
   auto a = load_group(rows.a + i);
-  auto sum = load_group(rows.grad_x + i);
-  auto grad_beta = load_group(rows.grad_beta + i);
-  auto grad_theta = load_group(rows.grad_theta + i);
+  Group<S> constant{}, sum, grad_beta, grad_theta;
+  if constexpr (kCounts) {
+    sum = load_group(rows.grad_x + i);
+    if (tile.counted) {
+      constant = load_group(rows.constant + i);
+    }
+  }
+  if constexpr (kLearning) {
+    grad_beta = load_group(rows.grad_beta + i);
+    grad_theta = load_group(rows.grad_theta + i);
+  }
   const auto plus = [](auto one, auto other) { return add(one, other); };
   for (int64_t j = tile.steps - 1; j >= 0; --j) {
-    Group<S> g{};
-    if (kBare || tile.g.data != nullptr) {
-      g = kBare ? load_group(tile.g.at(j, i)) : load_group(tile.g, j, i);
+    Group<S> g;
+    if constexpr (kWhole) {
+      g = load_group(tile.g.at(j, i));
+    } else {
+      g = constant;
+      if (kAny && tile.g.data != nullptr) {
+        g = load_group(tile.g, j, i);
+        if (tile.counted) {
+          g = each(g, constant, plus);
+        }
+      }
     }
-    if (!kBare && tile.counted) {
-      g = each(g, load_group(rows.constant + i), plus);
-    }
-    if (!kBare && tile.grad_trace.data != nullptr) {
+    if (kAny && tile.grad_trace.data != nullptr) {
       a = each(a, load_group(tile.grad_trace, j, i), plus);
     }
     Group<S> u{}, s{}, d;
@@ -426,12 +459,12 @@ template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = Sta
       const auto e = reach_spike(kReset, kDetached, g.at[k], u.at[k], theta.at[k], v_reset.at[k], a.at[k]);
       const auto through = mul(e, slope.at[k]);
       d.at[k] = add(keep(kReset, a.at[k], s.at[k]), through);
-      if (!kBare && tile.by_theta) {
+      if constexpr (kLearning) {
         grad_theta.at[k] = add(grad_theta.at[k], threshold_gradient(kReset, through, a.at[k], s.at[k]));
       }
       a.at[k] = mul(beta.at[k], d.at[k]);
     }
-    if (!kBare && tile.by_beta) {
+    if (kLearning && tile.by_beta) {
       Group<S> v = load_group(rows.start + i);
       if (j > 0 || !tile.first) {
         const auto before = load_group(tile.u.at(j - 1, i));
@@ -444,25 +477,27 @@ template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = Sta
         grad_beta.at[k] = add(grad_beta.at[k], mul(d.at[k], v.at[k]));
       }
     }
-    if (!kBare && rows.has_gain) {
+    if (kAny && rows.has_gain) {
       d = each(load_group(rows.gain + i), d, [](auto gain, auto gradient) { return mul(gain, gradient); });
     }
-    if (kBare || tile.grad_x.data != nullptr) {
+    if (kWhole || (kAny && tile.grad_x.data != nullptr)) {
       store_group(tile.grad_x.at(j, i), d, tile.streamed);
     }
-    if (!kBare) {
+    if constexpr (kCounts) {
       sum = each(sum, d, plus);
     }
   }
   store_group(rows.a + i, a);
-  if constexpr (!kBare) {
+  if constexpr (kCounts) {
     store_group(rows.grad_x + i, sum);
+  }
+  if constexpr (kLearning) {
     store_group(rows.grad_beta + i, grad_beta);
     store_group(rows.grad_theta + i, grad_theta);
   }
 }
 
-template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = StateOf<T>>
+template <Reset kReset, bool kDetached, Flow kFlow, typename T, typename S = StateOf<T>>
 [[gnu::noinline]] void backward_groups(const BackwardTile<T>& given, const PlainRows<S>& given_rows,
                                        const Surrogate<S>& surrogate, int64_t n) {
   // Copies, which the compiler knows that no store can change.
@@ -475,7 +510,7 @@ template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = Sta
                    size);
     ask_for(tile.next, strip, size);
     for (int64_t i = 0; i < size; i += kGroup * kLanes<S>) {
-      backward_group<kReset, kDetached, kBare>(tile, rows, h + i, strip + i);
+      backward_group<kReset, kDetached, kFlow>(tile, rows, h + i, strip + i);
     }
   }
 }
@@ -483,11 +518,16 @@ template <Reset kReset, bool kDetached, bool kBare, typename T, typename S = Sta
 template <Reset kReset, bool kDetached, typename T, typename S = StateOf<T>>
 void backward_groups(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
                      int64_t n) {
-  const bool bare = tile.g.data != nullptr && !tile.g.uniform && !tile.counted && !rows.has_gain &&
-                    tile.grad_trace.data == nullptr && tile.grad_x.data != nullptr && !tile.by_beta &&
-                    !tile.by_theta;
-  bare ? backward_groups<kReset, kDetached, true>(tile, rows, surrogate, n)
-       : backward_groups<kReset, kDetached, false>(tile, rows, surrogate, n);
+  switch (flow_of(tile, rows)) {
+    case Flow::spikes:
+      return backward_groups<kReset, kDetached, Flow::spikes>(tile, rows, surrogate, n);
+    case Flow::learning:
+      return backward_groups<kReset, kDetached, Flow::learning>(tile, rows, surrogate, n);
+    case Flow::counts:
+      return backward_groups<kReset, kDetached, Flow::counts>(tile, rows, surrogate, n);
+    case Flow::any:
+      return backward_groups<kReset, kDetached, Flow::any>(tile, rows, surrogate, n);
+  }
 }
 
 template <typename T, typename S = StateOf<T>>
@@ -556,7 +596,6 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   const S* constant = constant_gradient(args, block, rows.constant, rows.start);
   BackwardTile<T> tile;
   tile.counted = constant != nullptr;
-  tile.summing = args.grad_x_sum != nullptr;
   tile.by_beta = args.grad_parameter[kBeta] != nullptr;
   tile.by_theta = args.grad_parameter[kThreshold] != nullptr;
   tile.streamed = is_streamed(args.extent, sizeof(T)) && can_stream(args.grad_x, block);
