@@ -29,7 +29,7 @@ COVERAGE := $(CURDIR)/build/coverage
 
 SOURCES := setup.py pyproject.toml $(shell find build_backend csrc lif_cuda -type f \
   \( -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl' \))
-CPP_FILES := $(shell find csrc tests -type f \
+CPP_FILES := $(shell find csrc tests bench -type f \
   \( -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inl' \))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -27,6 +27,7 @@ from typing import Any
 import _machine
 import torch
 from _contenders import BETA, Contender, contenders, lif_cuda_fused, wrong
+from _empty_operator import empty_operator
 from _files import write_json
 from _memory import available_bytes, peak_bytes, saved_bytes
 from torch import Tensor
@@ -283,9 +284,12 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
     ints = [int(numbers.get(name, 0)) for name in _ops.INTS]
     floats = [float(numbers.get(name, 0.0)) for name in _ops.FLOATS]
 
-    def operator() -> object:
-        with torch.no_grad():
-            return _ops.lif_forward(x, [], ints, -1, 0, floats)
+    def alone(operator: Any) -> Callable[[], object]:
+        def call() -> object:
+            with torch.no_grad():
+                return operator(x, [], ints, -1, 0, floats)
+
+        return call
 
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "lif_cuda's layer": LIF(return_state=False),
@@ -304,7 +308,10 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
             else:
                 calls[name] = call_of(run, x, grad, True)
         if kind == "inference":
-            calls["lif_cuda's operator alone"] = operator
+            calls["lif_cuda's operator alone"] = alone(_ops.lif_forward)
+            empty = empty_operator() if device.type == "cpu" else None
+            if empty is not None:
+                calls["an empty operator with its arguments"] = alone(empty)
         times = interleaved(calls, options.seconds, device)
         table[kind] = {name: statistics.median(taken) * 1e6 for name, taken in times.items()}
     return table

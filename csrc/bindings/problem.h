@@ -190,7 +190,7 @@ struct Problem {
 
   Problem(const Tensor& x_given, const std::vector<Tensor>& tensors, const std::vector<int64_t>& ints,
           int64_t steps, int64_t every, const std::vector<double>& floats)
-      : x(x_given), given(tensors, checked(ints, floats)[Int::present]) {
+      : x(x_given), given(tensors, present(ints, floats)) {
     asked = ints[Int::asked];
     given_steps = steps;
     checkpoint_every = every;
@@ -225,13 +225,12 @@ struct Problem {
   const Tensor* grad(size_t i) const { return given[Slot::grad + i]; }
 
  private:
-  static const std::vector<int64_t>& checked(const std::vector<int64_t>& ints,
-                                             const std::vector<double>& floats) {
+  static int64_t present(const std::vector<int64_t>& ints, const std::vector<double>& floats) {
     STD_TORCH_CHECK(ints.size() == Int::count, "ints must have ", size_t{Int::count}, " entries, got ",
                     ints.size());
     STD_TORCH_CHECK(floats.size() == Float::count, "floats must have ", size_t{Float::count},
                     " entries, got ", floats.size());
-    return ints;
+    return ints[Int::present];
   }
 };
 
