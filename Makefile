@@ -40,7 +40,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo 'make mnist        train the SNN and the ANN on MNIST; results in runs/mnist'
 	@echo '                  (MNIST_ARGS="--epochs 2 ..."; LIF_CUDA_DATA names a folder with the files)'
-	@echo 'make test         run the tests (PYTEST_ARGS="-k ...")'
+	@echo 'make test         run the tests but the long ones (PYTEST_ARGS="-m slow": those; "-k ...")'
 	@echo 'make coverage     lines that the tests run: of lif_cuda (95 % at least), and of the C++'
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
@@ -77,8 +77,9 @@ $(VENV_CUDA)/.installed: $(VENV_CUDA)/.torch $(SOURCES)
 mnist: $(VENV)/.installed
 	$(VENV)/bin/python bench/mnist.py --out runs/mnist $(MNIST_ARGS)
 
+# The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all.
 test: $(VENV)/.installed
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 # The C++ is built from a copy, with counters, so that no object of the normal build is touched. Counters are
 # atomic as threads share them. gcovr finds no folder for headers of pip's isolated environment, gone by then;
