@@ -21,21 +21,21 @@ def empty_operator() -> Any:
         return None
     torch_folder = Path(torch.__path__[0])
     major, minor = map(int, torch.__version__.split(".")[:2])
-    command = [
-        *(
-            compiler,
-            "-O2",
-            "-std=c++20",
-            "-fPIC",
-            "-fvisibility=hidden",
-            "-shared",
-            _BENCH / "empty_operator.cpp",
-        ),
-        *(f"-DTORCH_TARGET_VERSION=0x{major << 56 | minor << 48:016x}", f"-I{_BENCH.parent / 'csrc'}"),
-        *("-isystem", torch_folder / "include", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"),
+    target = f"0x{major << 56 | minor << 48:016x}"  # as the build sets it: the ABI of this torch
+    flags = [
+        "-O2",
+        "-std=c++20",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-shared",
+        f"-DTORCH_TARGET_VERSION={target}",
     ]
+    folders = [f"-I{_BENCH.parent / 'csrc'}", "-isystem", str(torch_folder / "include")]
+    libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    source = str(_BENCH / "empty_operator.cpp")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "empty.so"
-        subprocess.run([*map(str, command), "-o", str(library)], check=True)
+        command = [compiler, *flags, *folders, source, *libraries, "-o", str(library)]
+        subprocess.run(command, check=True)
         torch.ops.load_library(library)
     return torch.ops.lif_cuda_empty.lif_forward.default
