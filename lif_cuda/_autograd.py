@@ -29,6 +29,10 @@ class Call(NamedTuple):
     slots: tuple[int, ...]  # which tensors are given: states, parameters, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
 
+    def ints(self, present: int, asked: int) -> list[int]:
+        """The operators' list of ints."""
+        return [present, asked, self.layout.time_dim, int(self.layout.time_first), *self.options]
+
 
 # The bits of Wanted, by slot. The steps of silence and the table have no gradient.
 _WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
@@ -117,7 +121,7 @@ def gradients_of(
             given.append(incoming_rows(name, grad, call.layout))
     if len(slots) == without or not wanted:
         return (None,) * len(ctx.needs_input_grad)
-    computed = backward(x, given, [present(slots), wanted, *call.options], ctx.steps, ctx.every, call.floats)
+    computed = backward(x, given, call.ints(present(slots), wanted), ctx.steps, ctx.every, call.floats)
     gradients = iter(computed)
     dx = next(gradients) if need_x else None
     if dx is not None and ctx.steps < 0 and call.layout.time_first:
@@ -191,7 +195,7 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
         outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
         outputs |= _ops.OUTPUTS["bits"]
-    ints = [present(call.slots), outputs, *call.options]
+    ints = call.ints(present(call.slots), outputs)
     results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
     return results
 

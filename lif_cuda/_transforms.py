@@ -140,8 +140,7 @@ class Forward(torch.autograd.Function):
             for slot, tensor, dim in zip(call.slots, given, in_dims[4:], strict=True)
         ]
         layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
-        call_of_all = call._replace(layout=layout, options=(mapped.time_dim, 0, *call.options[2:]))
-        results = Forward.apply(call_of_all, steps, every, mapped.x, *tensors)
+        results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
         outputs, dims = [], []
         for name, result in zip((*call.results, "checkpoints"), results, strict=False):
             if name in SERIES and call.layout.time_first:

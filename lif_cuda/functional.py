@@ -124,8 +124,6 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         [*numbers, float(options.rest), float(surrogate.slope), float(surrogate.height)],
         layout,
         (
-            layout.time_dim,
-            int(layout.time_first),
             _ops.RESETS[options.reset],
             traits,
             options.refractory,
@@ -151,7 +149,7 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         and isinstance(options.output, str)
         and len(names) == 1
     )
-    ints = [0, call.outputs, *call.options] if alone else None
+    ints = call.ints(0, call.outputs) if alone else None
     return _Plan(call, layout, checked.features, channel_dim, names, checked.state_dtype, direct, ints)
 
 
