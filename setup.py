@@ -1,10 +1,11 @@
 """The extensions. Everything that is not one stands in pyproject.toml.
 
-Three libraries, because the operators must load without Python (AOTInductor does so) and without
-CUDA:
+Four libraries, because the operators must load without Python (AOTInductor does so), without CUDA, and
+beside other versions of torch:
 
     lif_cuda/_kernels.so         operators and CPU kernels; no Python symbols
     lif_cuda/_kernels_cuda.so    the CUDA kernels of the same operators; where CUDA is built
+    lif_cuda/_node.<abi>.so      pybind11 module, the operators under autograd; beside this very torch
     lif_cuda/_build.<abi>.so     pybind11 module with the facts of the build; no torch
 
 LIF_CUDA_BUILD=auto|cpu|cuda, TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX and MAX_JOBS are read.
@@ -101,8 +102,18 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         extra_compile_args={"cxx": with_headers(CXX_FLAGS, [pybind11.get_include()])},
         **common,
     )
+    node = Extension(
+        "lif_cuda._node",
+        ["csrc/bindings/node.cpp"],
+        # torch's headers bring the pybind11 that they were written for, and all operators unless told so.
+        define_macros=[("AT_PER_OPERATOR_HEADERS", None)],
+        extra_compile_args={"cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths())},
+        library_dirs=cpp_extension.library_paths(),
+        libraries=["c10", "torch", "torch_cpu", "torch_python"],
+        **common,
+    )
     if plan.nvcc is None:
-        return [kernels, facts]
+        return [kernels, node, facts]
     cuda = Extension(
         "lif_cuda._kernels_cuda",
         ["csrc/bindings/ops_cuda.cpp", "csrc/cuda/lif_cuda.cu"],
@@ -116,7 +127,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         extra_link_args=LINK_FLAGS,
         **common,
     )
-    return [kernels, cuda, facts]
+    return [kernels, cuda, node, facts]
 
 
 def commands(plan: lif_build.Plan) -> dict[str, type]:

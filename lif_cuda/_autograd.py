@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _layout, _ops
+from . import _build_facts, _layout, _ops
 from ._layout import Layout
 from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
 
@@ -81,9 +81,7 @@ class FusedLIF(torch.autograd.Function):
             return gradients_of(ctx, grads, _ops.lif_backward)
         if ctx.call.bits:
             # What would refuse a second derivative hangs on x, and x was not kept.
-            raise NotImplementedError(
-                "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
-            )
+            raise NotImplementedError(NO_SECOND_PASS_OF_BITS)
 
         def computed(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
@@ -144,6 +142,9 @@ NO_SECOND_DERIVATIVE = (
     "lif_cuda.ReferenceLIF and torch.autograd with create_graph=True where one is needed, or detach the "
     "gradient"
 )
+NO_SECOND_PASS_OF_BITS = (
+    "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
+)
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -190,14 +191,48 @@ differentiated_once = torch.ops.lif_cuda.differentiated_once.default
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
     """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
+    ints = call.ints(present(call.slots), _asked(call, every))
+    results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
+    return results
+
+
+def _asked(call: Call, every: int) -> int:
+    """The outputs of the operator where a call is recorded."""
     outputs = call.outputs
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
         outputs |= _ops.OUTPUTS["bits"]
-    ints = call.ints(present(call.slots), outputs)
-    results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
-    return results
+    return outputs
+
+
+_NODE = _build_facts.node_module()
+if _NODE is not None:
+    _NODE.refuse_with(NO_SECOND_DERIVATIVE, NO_SECOND_PASS_OF_BITS)
+
+
+def node_of(
+    call: Call, steps: int, every: int
+) -> Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, ...]] | None:
+    """What takes x and the tensors that are given, and returns the results under autograd: FusedLIF in C++.
+
+    None where it is not to be had (:func:`lif_cuda._build_facts.node_module`), and FusedLIF does the same.
+    """
+    if _NODE is None:
+        return None
+    given = present(call.slots)
+    node: Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, ...]] = _NODE.Call(
+        ints=call.ints(given, call.outputs),
+        ints_to_keep=call.ints(given, _asked(call, every)),
+        floats=call.floats,
+        slots=call.slots,
+        incoming=[_PLACES.get(name, -1) for name in call.results],
+        steps=steps,
+        every=every,
+        first_spike=call.results.index("first_spike") if "first_spike" in call.results else -1,
+        bits=call.bits,
+    )
+    return node
 
 
 def incoming_rows(name: str, grad: Tensor, layout: Layout) -> Tensor:

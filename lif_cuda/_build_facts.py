@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import importlib.util
+import os
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TypedDict, cast
 
 _KERNELS = "_kernels.so"
@@ -62,6 +64,27 @@ def kernel_libraries() -> list[Path]:
     return [path for name in (_KERNELS, _KERNELS_CUDA) if (path := folder / name).is_file()]
 
 
+def _module(name: str) -> ModuleType:
+    """A compiled module of this build.
+
+    Raises:
+        ImportError: nothing was compiled, or it was compiled for another Python.
+    """
+    folder = library_folder()
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(f"lif_cuda.{name}", path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise ImportError(
+        f"no {name} module for this Python in {folder}: lif_cuda was compiled for another version. "
+        "Build it again: run `pip install --force-reinstall --no-deps .` in the source folder"
+    )
+
+
 @functools.cache
 def facts() -> Facts:
     """The facts of this build.
@@ -69,19 +92,41 @@ def facts() -> Facts:
     Raises:
         ImportError: nothing was compiled, or it was compiled for another Python.
     """
-    folder = library_folder()
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = folder / f"_build{suffix}"
-        if path.is_file():
-            spec = importlib.util.spec_from_file_location("lif_cuda._build", path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return cast(Facts, module.facts())
-    raise ImportError(
-        f"no _build module for this Python in {folder}: lif_cuda was compiled for another version. "
-        "Build it again: run `pip install --force-reinstall --no-deps .` in the source folder"
-    )
+    return cast(Facts, _module("_build").facts())
+
+
+AUTOGRAD = ("cpp", "python")
+
+
+@functools.cache
+def node_module() -> ModuleType | None:
+    """The operators under autograd in C++, or None where Python does its work.
+
+    That is so beside another torch than the one that was built against, whose C++ interface it needs, and
+    where the environment variable LIF_CUDA_AUTOGRAD is "python".
+
+    Raises:
+        ImportError: LIF_CUDA_AUTOGRAD has another value, or asks for what cannot be had.
+    """
+    import torch
+
+    asked = os.environ.get("LIF_CUDA_AUTOGRAD")
+    if asked and asked not in AUTOGRAD:
+        raise ImportError(
+            f"the environment variable LIF_CUDA_AUTOGRAD must be one of {', '.join(AUTOGRAD)}, got {asked!r}; "
+            "unset it to use the faster one that this torch allows"
+        )
+    built, found = facts()["torch"], str(torch.__version__)
+    if asked == "python":
+        return None
+    if built == found:
+        return _module("_node")
+    if asked:
+        raise ImportError(
+            f"LIF_CUDA_AUTOGRAD={asked} needs the torch that lif_cuda was built against, {built}, got {found}; "
+            "unset it, or build again with 'pip install --force-reinstall --no-deps .'"
+        )
+    return None
 
 
 def cuda_missing_message(torch_version: str, torch_cuda: str, because: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import SERIES, Call, FusedLIF, differentiated_once, run
+from ._autograd import SERIES, Call, FusedLIF, differentiated_once, node_of, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
@@ -28,9 +29,14 @@ class _Plan(NamedTuple):
     state_dtype: torch.dtype
     # For each parameter: whether a tensor can go to the operator as it is, if it is contiguous.
     direct: tuple[bool, ...]
-    # For a call of x alone, taken as it lies, whose results are returned as they come: what the operator is
-    # told where nothing is differentiated. None for all other calls.
-    ints: list[int] | None
+    # Whether x is taken as it lies, and outputs are returned as they come.
+    as_it_lies: bool
+    # Time steps between the states that are kept for backward; 0: none are.
+    every: int
+    # Whether the surrogate is a table, and a tensor of the call.
+    tabled: bool
+    # The call under autograd, in C++; None where Python does its work.
+    node: Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, ...]] | None
 
 
 # The plans of calls that passed their checks, by all that the checks look at.
@@ -143,14 +149,27 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         and _layout.is_block(value.shape)
         for value in parameters
     )
-    alone = (
-        not slots
-        and layout == Layout(layout.time_dim)
-        and isinstance(options.output, str)
-        and len(names) == 1
+    steps = options.steps
+    length = x.shape[checked.time_dim] if steps is None else steps
+    every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
+    tabled = surrogate.values(checked.state_dtype, x.device) is not None
+    node = None
+    if not torch.compiler.is_compiling():
+        with_table = call._replace(slots=(*call.slots, TABLE)) if tabled else call
+        node = node_of(with_table, -1 if steps is None else steps, every)
+    return _Plan(
+        call,
+        layout,
+        checked.features,
+        channel_dim,
+        names,
+        checked.state_dtype,
+        direct,
+        layout == Layout(layout.time_dim),
+        every,
+        tabled,
+        node,
     )
-    ints = call.ints(0, call.outputs) if alone else None
-    return _Plan(call, layout, checked.features, channel_dim, names, checked.state_dtype, direct, ints)
 
 
 def _given(plan: _Plan, x: Tensor, parameters: Parameters, membrane: Any, decay_input: bool) -> list[Tensor]:
@@ -319,42 +338,26 @@ def run_neuron(
     plan = _plan(x, parameters, membrane, options, settled)
     call, layout = plan.call, plan.layout
     steps = options.steps
+    given = _given(plan, x, parameters, membrane, options.decay_input) if call.slots else []
+    if not plan.as_it_lies:
+        x = _layout.arrange(x, layout.order if steps is None else layout.features)
+        if layout.copy:
+            x = x.contiguous()
+    if call.bits and torch.is_grad_enabled():
+        _check.check_saved(options, parameters)
     # As torch.autograd.Function.apply itself asks; there is no public way to.
     transformed = torch._C._are_functorch_transforms_active()
-    if plan.ints is not None and not transformed and not (torch.is_grad_enabled() and x.requires_grad):
-        # What follows, where nothing of it applies: 10 us of 47 on the way to a small layer.
-        results = _ops.lif_forward(x, [], plan.ints, -1 if steps is None else steps, 0, call.floats)
-        return (results[0], results[1]) if options.return_state else results[0]
-    given = _given(plan, x, parameters, membrane, options.decay_input) if call.slots else []
-    x = _layout.arrange(x, layout.order if steps is None else layout.features)
-    if layout.copy:
-        x = x.contiguous()
-    differentiate = torch.is_grad_enabled() and (
-        x.requires_grad or any([tensor.requires_grad for tensor in given])
-    )
-    given_steps = -1 if steps is None else steps
-    if differentiate:
-        _check.check_saved(options, parameters)
-    if differentiate or transformed:
-        length = x.shape[layout.time_dim] if steps is None else steps
-        every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
-        table = options.surrogate.values(plan.state_dtype, x.device)
-        if table is not None:
-            call = call._replace(slots=(*call.slots, TABLE))
-            given.append(table)
-        if transformed:
-            _transforms.check_not_traced()
-            results = _transforms.Forward.apply(call, given_steps, every, x, *given)[: len(call.results)]
-        else:
-            if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-                x, *given = differentiated_once([x, *given])
-            results = FusedLIF.apply(call, given_steps, every, x, *given)
+    results: Sequence[Tensor]
+    if plan.node is not None and type(x) in _PLAIN and not transformed:
+        if plan.tabled:
+            given.append(_table(plan, options, x))
+        results = plan.node(x, given)
     else:
-        results = run(x, given, call._replace(bits=False) if call.bits else call, given_steps, 0)
+        results = _in_python(plan, x, given, options, transformed)
     output = options.output
     one_state = len(plan.state_names) == 1
-    if layout.output is None and layout.state is None:
-        if isinstance(output, str) and one_state:
+    if plan.as_it_lies:
+        if one_state and isinstance(output, str):
             return (results[0], results[1]) if options.return_state else results[0]
         found = dict(zip(call.results, results, strict=True))
     else:
@@ -374,3 +377,37 @@ def run_neuron(
     if one_state:
         return out, found["membrane"]
     return out, NeuronState(**{name: found[name] for name in plan.state_names})
+
+
+# A subclass may want to know of each operator that is called on it.
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _table(plan: _Plan, options: CallOptions, x: Tensor) -> Tensor:
+    table = options.surrogate.values(plan.state_dtype, x.device)
+    assert table is not None
+    return table
+
+
+def _in_python(
+    plan: _Plan, x: Tensor, given: list[Tensor], options: CallOptions, transformed: bool
+) -> Sequence[Tensor]:
+    """The results of a call where Python keeps what backward needs, or nothing is to be kept."""
+    call = plan.call
+    steps = -1 if options.steps is None else options.steps
+    differentiate = torch.is_grad_enabled() and (
+        x.requires_grad or any([tensor.requires_grad for tensor in given])
+    )
+    if not (differentiate or transformed):
+        return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
+    if plan.tabled:
+        call = call._replace(slots=(*call.slots, TABLE))
+        given.append(_table(plan, options, x))
+    if transformed:
+        _transforms.check_not_traced()
+        results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
+        return results[: len(call.results)]
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        x, *given = differentiated_once([x, *given])
+    recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
+    return recorded

@@ -10,20 +10,10 @@
 //   };
 #pragma once
 
+#include "bindings/interface.h"
 #include "bindings/problem.h"
 
 namespace lif::bindings {
-
-// What the arguments mean stands in problem.h. Options travel in lists: on the way to an operator without
-// anything to do, fourteen arguments of their own took 15 us, a list of SymInt 12, and this takes 10; one
-// tensor takes 3. There is no `str` among them, whose conversion leaks in the stable ABI. The checks that a
-// user meets are in Python, where they can name the argument and the remedy.
-constexpr const char* kForwardSchema =
-    "lif_forward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
-    "float[] floats) -> Tensor[]";
-constexpr const char* kBackwardSchema =
-    "lif_backward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
-    "float[] floats) -> Tensor[]";
 
 template <typename Backend>
 std::vector<Tensor> lif_forward(const Tensor& x, const std::vector<Tensor>& given,

@@ -1,32 +1,5 @@
 // From the tensors of an operator call to the plain structs that the kernels take, for CPU and CUDA alike.
-//
-//   x               [outer..., T, inner...], the time axis at time_dim, or [outer..., inner...] where
-//                   steps >= 0: a constant input. float32, float64, float16 or bfloat16. The inner axes are
-//                   dense; the outer ones have one stride.
-//   given           the other tensors that there are, in the order of Slot:
-//     state         membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
-//                   contiguous, in the state's dtype (float32 for 16-bit x, else x's); absent: zeros
-//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
-//                   `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
-//                   from the right over [outer..., inner...] and is 1 only at its ends
-//     table         of a tabulated surrogate, in the state's dtype
-//     checkpoints   [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
-//                   K, 2K, ...
-//     bits          [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
-//                   which then gives a shape only; no gradient of beta, gain or alpha can be had from them
-//     first_spike   the output of that name; needed for its gradient
-//     grad          of the outputs, in the order of Incoming, those with a time axis like x: any strides in
-//                   outer and time, dense in the inner axes or one value for all of them
-//   ints            in the order of Int:
-//     present       the sum of 1 << Slot of the tensors in `given`
-//     asked         the sum of Output flags: the tensors that lif_forward returns, in that order; of Wanted
-//                   flags: the gradients that lif_backward does
-//     time_first    whether outputs with a time axis are [T, outer..., inner...] or like x
-//     reset, traits Reset, and the sum of Trait flags
-//     refractory    steps of silence after a spike
-//   steps           -1: x has a time axis; otherwise T
-//   floats          in the order of Float: the parameters that are numbers, the membrane at rest, and the
-//                   slope and scale of the surrogate, for the bits that forward writes too
+// What the arguments are stands in interface.h.
 //
 // These checks are a backstop for calls that bypass lif_cuda.functional: they keep a wrong call from
 // touching memory that is not its own.
@@ -45,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "bindings/interface.h"
 #include "neuron/params.h"
 
 namespace lif::bindings {
@@ -52,57 +26,6 @@ namespace lif::bindings {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Shape = std::vector<int64_t>;
-
-enum Trait : int64_t {
-  kStrict = 1,
-  kDelayed = 2,
-  kDetachReset = 4,
-  kSynapse = 8,
-  kAdaptive = 16,
-  kDecayInput = 32  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
-};
-enum Output : int64_t {
-  kSpikes = 1,
-  kCount = 2,
-  kRate = 4,
-  kFirstSpike = 8,
-  kTrace = 16,
-  kTraceBefore = 32,
-  kTotal = 64,
-  kFinalState = 128,  // times 2 for each further state
-  kCheckpoints = 2048,
-  kBits = 4096
-};
-enum Incoming : size_t {
-  kOfSpikes,
-  kOfCount,
-  kOfRate,
-  kOfFirstSpike,
-  kOfTrace,
-  kOfTraceBefore,
-  kOfState,
-  kIncoming = kOfState + kSmoothStates
-};
-enum Wanted : int64_t { kGradX = 1, kGradState = 2, kGradParameter = 16 };
-
-struct Slot {
-  enum : size_t {
-    state,
-    parameter = state + kStates,
-    table = parameter + kParameters,
-    checkpoints,
-    bits,
-    first_spike,
-    grad,
-    count = grad + kIncoming
-  };
-};
-struct Int {
-  enum : size_t { present, asked, time_dim, time_first, reset, traits, refractory, surrogate, count };
-};
-struct Float {
-  enum : size_t { number, rest = number + kParameters, slope, scale, count };
-};
 
 template <typename T>
 constexpr ScalarType kTypeOf = ScalarType::Float;
@@ -273,24 +196,6 @@ Parameter<S> parameter_of(const Tensor* tensor, double number, const Shape& feat
   }
   parameter.values = static_cast<const S*>(tensor->const_data_ptr());
   return parameter;
-}
-
-// The stride with which the axes [begin, end) can be walked as one, or -1.
-template <typename Sizes, typename Strides>
-int64_t joint_stride(const Sizes& sizes, const Strides& strides, size_t begin, size_t end) {
-  int64_t joint = -1;
-  int64_t next = 0;
-  for (size_t i = end; i-- > begin;) {
-    if (sizes[i] == 1) {
-      continue;
-    }
-    if (joint >= 0 && strides[i] != next) {
-      return -1;
-    }
-    joint = joint < 0 ? strides[i] : joint;
-    next = strides[i] * sizes[i];
-  }
-  return joint < 0 ? 1 : joint;
 }
 
 // How the kernels read a tensor like x, or one without the time axis, as it lies.
