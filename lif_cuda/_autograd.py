@@ -44,7 +44,8 @@ def present(slots: Sequence[int]) -> int:
 
 
 class FusedLIF(torch.autograd.Function):
-    """The fused operators under autograd.
+    """The fused operators under autograd, in Python: where :func:`node_of` has no C++ for it, and for
+    torch.compile, which traces this.
 
     Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
     every few dozen steps; or, on request, two bits a step and no x. The ctx-style signature costs a third of
@@ -136,7 +137,12 @@ def gradients_of(
     )
 
 
-# Said wherever a second derivative could otherwise come out as a silent zero.
+# Said wherever a derivative could otherwise come out as a silent zero.
+NO_FORWARD_MODE = (
+    "the fused LIF has no forward-mode derivative (torch.func.jvp, jacfwd, hessian, forward_ad); use "
+    "torch.func.jacrev, vjp or grad, and for a second derivative lif_cuda.ReferenceLIF and torch.autograd "
+    "with create_graph=True"
+)
 NO_SECOND_DERIVATIVE = (
     "the fused LIF has no second derivative: its surrogate gradient is defined for one backward pass. Use "
     "lif_cuda.ReferenceLIF and torch.autograd with create_graph=True where one is needed, or detach the "
@@ -208,7 +214,11 @@ def _asked(call: Call, every: int) -> int:
 
 _NODE = _build_facts.node_module()
 if _NODE is not None:
-    _NODE.refuse_with(NO_SECOND_DERIVATIVE, NO_SECOND_PASS_OF_BITS)
+    _NODE.refuse_with(
+        forward_mode=NO_FORWARD_MODE,
+        second_derivative=NO_SECOND_DERIVATIVE,
+        second_pass_of_bits=NO_SECOND_PASS_OF_BITS,
+    )
 
 
 def node_of(

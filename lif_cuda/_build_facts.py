@@ -113,8 +113,8 @@ def node_module() -> ModuleType | None:
     asked = os.environ.get("LIF_CUDA_AUTOGRAD")
     if asked and asked not in AUTOGRAD:
         raise ImportError(
-            f"the environment variable LIF_CUDA_AUTOGRAD must be one of {', '.join(AUTOGRAD)}, got {asked!r}; "
-            "unset it to use the faster one that this torch allows"
+            f"the environment variable LIF_CUDA_AUTOGRAD must be one of {', '.join(AUTOGRAD)}, got "
+            f"{asked!r}; unset it to use the faster one that this torch allows"
         )
     built, found = facts()["torch"], str(torch.__version__)
     if asked == "python":
@@ -123,8 +123,8 @@ def node_module() -> ModuleType | None:
         return _module("_node")
     if asked:
         raise ImportError(
-            f"LIF_CUDA_AUTOGRAD={asked} needs the torch that lif_cuda was built against, {built}, got {found}; "
-            "unset it, or build again with 'pip install --force-reinstall --no-deps .'"
+            f"LIF_CUDA_AUTOGRAD={asked} needs the torch that lif_cuda was built against, {built}, got "
+            f"{found}; unset it, or build again with 'pip install --force-reinstall --no-deps .'"
         )
     return None
 

@@ -82,16 +82,17 @@ class Parameters(NamedTuple):
 
 
 class Settled:
-    """The options of a layer, and its parameters where all are numbers: compared by identity, not by value.
+    """The options of a layer, and its parameters that are numbers: compared by identity, not by value.
 
     What was checked once for a layer is known again at each call without a look at a single option.
     """
 
-    __slots__ = ("options", "parameters")
+    __slots__ = ("numbers", "options", "tensors")
 
-    def __init__(self, options: CallOptions, parameters: Parameters | None) -> None:
+    def __init__(self, options: CallOptions, numbers: Parameters, tensors: tuple[int, ...]) -> None:
         self.options = options
-        self.parameters = parameters
+        self.numbers = numbers
+        self.tensors = tensors  # the places of the others
 
 
 # The range of a parameter that is given as a number.

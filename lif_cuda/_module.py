@@ -192,12 +192,14 @@ class LIFModule(nn.Module):
         self._numbers: dict[str, float | None] = {}
         for name, value in given._asdict().items():
             self._make(name, value, factory)
+        names = Parameters._fields
+        self._tensors = tuple(i for i, name in enumerate(names) if name not in self._numbers)
+        # A tensor's place holds None, until a call fills it.
+        self._constants = Parameters._make([self._numbers.get(name) for name in names])
         # The surrogates of this package do not change; one of a user's own may.
         self._settled: Settled | None = None
         if type(surrogate).__module__ == Surrogate.__module__:
-            all_numbers = len(self._numbers) == len(given)
-            numbers = Parameters._make([self._numbers[n] for n in given._fields]) if all_numbers else None
-            self._settled = Settled(self.options, numbers)
+            self._settled = Settled(self.options, self._constants, self._tensors)
         # For recomputations: the state before the last call, and the calls since the last recomputation; 2
         # stands for more, since torch.compile makes code for each number.
         self._before: NeuronState | None = None
@@ -257,10 +259,18 @@ class LIFModule(nn.Module):
             return self._numbers[name]
         if name in _DECAYS and name in self.learned:
             if self.bound == "sigmoid":
-                return torch.sigmoid(getattr(self, f"{name}_logit"))
-            return torch.clamp(getattr(self, f"{name}_values"), 0, 1)
-        values: Tensor = getattr(self, f"{name}_values")
-        return values
+                return torch.sigmoid(self._stored(f"{name}_logit"))
+            return torch.clamp(self._stored(f"{name}_values"), 0, 1)
+        return self._stored(f"{name}_values")
+
+    def _stored(self, name: str) -> Tensor:
+        """The parameter or buffer of this name, without a search of the class: 5 us of a small layer's 29."""
+        found: Tensor | None = self._parameters.get(name)
+        if found is None:
+            found = self._buffers.get(name)
+        if found is None:
+            found = getattr(self, name)  # torch.nn.utils.parametrize and its like put it elsewhere
+        return found
 
     @property
     def beta(self) -> float | Tensor:
@@ -413,11 +423,13 @@ class LIFModule(nn.Module):
     # Calls.
 
     def _call(self, x: Tensor, membrane: Tensor | NeuronState | None, options: CallOptions) -> Any:
-        settled = self._settled
-        parameters = settled.parameters if settled is not None else None
-        if parameters is None:
-            parameters = Parameters._make([self._parameter(name) for name in Parameters._fields])
-        return self._lif(x, parameters, membrane, options, settled)
+        parameters = self._constants
+        if self._tensors:
+            values: list[Any] = [*parameters]
+            for i in self._tensors:
+                values[i] = self._parameter(Parameters._fields[i])
+            parameters = Parameters(*values)
+        return self._lif(x, parameters, membrane, options, self._settled)
 
     def forward(
         self, x: Tensor, membrane: Tensor | NeuronState | None = None, steps: int | None = None

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from . import _layout, _ops
-from ._autograd import NO_SECOND_DERIVATIVE, NOT_DIFFERENTIABLE, SERIES, Call, gradients_of, run
+from ._autograd import (
+    NO_FORWARD_MODE,
+    NO_SECOND_DERIVATIVE,
+    NOT_DIFFERENTIABLE,
+    SERIES,
+    Call,
+    gradients_of,
+    run,
+)
 from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, TABLE
 
 
@@ -109,11 +117,7 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(
-            "the fused LIF has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); use "
-            "torch.func.jacrev, vjp or grad, and for a second derivative lif_cuda.ReferenceLIF and "
-            "torch.autograd with create_graph=True"
-        )
+        raise NotImplementedError(NO_FORWARD_MODE)
 
     @staticmethod
     def vmap(

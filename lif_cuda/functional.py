@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import SERIES, Call, FusedLIF, differentiated_once, node_of, run
+from ._autograd import NO_FORWARD_MODE, SERIES, Call, FusedLIF, differentiated_once, node_of, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
@@ -27,8 +28,9 @@ class _Plan(NamedTuple):
     channel_dim: int | None
     state_names: tuple[str, ...]
     state_dtype: torch.dtype
-    # For each parameter: whether a tensor can go to the operator as it is, if it is contiguous.
-    direct: tuple[bool, ...]
+    # The places of parameters that are tensors; whether one can go to the operator as it is, if it is
+    # contiguous; and None for a gain of 1 - beta.
+    tensors: tuple[tuple[int, bool | None], ...]
     # Whether x is taken as it lies, and outputs are returned as they come.
     as_it_lies: bool
     # Time steps between the states that are kept for backward; 0: none are.
@@ -59,27 +61,23 @@ def _key(
         surrogate = options.surrogate
         numbers = (surrogate.code, surrogate.slope, surrogate.height)
         of_options = (options, (*map(type, options),), numbers)
-    if settled is None or settled.parameters is not parameters:
-        of_parameters = (
-            *[
-                (value.shape, value.dtype, value.device, value.layout)
-                if isinstance(value, Tensor)
-                else (value, type(value))
-                for value in parameters
-            ],
-        )
+    if settled is None:
+        of_parameters = (*[_meta(v) if isinstance(v, Tensor) else (v, type(v)) for v in parameters],)
+    elif settled.tensors:
+        of_parameters = (*[_meta(parameters[i]) for i in settled.tensors],)  # type: ignore[arg-type]
     of_state: Any = None
     if membrane is not None:
         states = (membrane,) if isinstance(membrane, Tensor) else membrane
         of_state = (
             type(membrane),
-            *[
-                tensor if tensor is None else (tensor.shape, tensor.dtype, tensor.device, tensor.layout)
-                for tensor in states
-            ],
+            *[tensor if tensor is None else _meta(tensor) for tensor in states],
         )
     strides = x.is_contiguous() or x.stride()
     return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state)
+
+
+def _meta(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device, tensor.layout
 
 
 def _plan(
@@ -141,14 +139,18 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         options.save == "bits",
     )
     channel_dim = _check.check_channel_dim(options.channel_dim, x, options.steps, checked.time_dim)
-    direct = tuple(
-        isinstance(value, Tensor)
-        and value.dtype == checked.state_dtype
-        and layout.features is None
-        and (channel_dim is None or value.dim() != 1)
-        and _layout.is_block(value.shape)
-        for value in parameters
-    )
+    tensors: list[tuple[int, bool | None]] = []
+    for i, value in enumerate(parameters):
+        if isinstance(value, Tensor):
+            direct = (
+                value.dtype == checked.state_dtype
+                and layout.features is None
+                and (channel_dim is None or value.dim() != 1)
+                and _layout.is_block(value.shape)
+            )
+            tensors.append((i, direct))
+        elif by_tensor[i]:
+            tensors.append((i, None))
     steps = options.steps
     length = x.shape[checked.time_dim] if steps is None else steps
     every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
@@ -164,7 +166,7 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         channel_dim,
         names,
         checked.state_dtype,
-        direct,
+        tuple(tensors),
         layout == Layout(layout.time_dim),
         every,
         tabled,
@@ -172,30 +174,26 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
     )
 
 
-def _given(plan: _Plan, x: Tensor, parameters: Parameters, membrane: Any, decay_input: bool) -> list[Tensor]:
+def _given(plan: _Plan, x: Tensor, parameters: Parameters, membrane: Any) -> list[Tensor]:
     """The tensors of the states and the parameters as the operators take them, in the order of the slots."""
     order = plan.layout.features
-    states = (membrane,) if membrane is None or isinstance(membrane, Tensor) else membrane
-    given = [_layout.arrange(state, order).contiguous() for state in states if state is not None]
-    beta: Tensor | None = None
-    for i, value in enumerate(parameters):
-        if isinstance(value, Tensor):
-            if plan.direct[i]:
-                arranged = value.contiguous()
-            else:
-                name = Parameters._fields[i]
-                checked = _check.check_parameter(name, value, x, plan.features, plan.channel_dim)
-                assert isinstance(checked, Tensor)
-                arranged = _layout.arrange_parameter(checked, plan.features, order)
-            given.append(arranged)
-            if i == 0:
-                beta = arranged
-        elif decay_input and beta is not None and i == _GAIN:
-            given.append(1 - beta)
+    given: list[Tensor] = []
+    if membrane is not None:
+        states = (membrane,) if isinstance(membrane, Tensor) else membrane
+        given += [_layout.arrange(state, order).contiguous() for state in states if state is not None]
+    beta = len(given)  # its place, if it is a tensor
+    for i, direct in plan.tensors:
+        value: Any = parameters[i]
+        if direct is None:
+            given.append(1 - given[beta])
+        elif direct:
+            given.append(value.contiguous())
+        else:
+            name = Parameters._fields[i]
+            checked = _check.check_parameter(name, value, x, plan.features, plan.channel_dim)
+            assert isinstance(checked, Tensor)
+            given.append(_layout.arrange_parameter(checked, plan.features, order))
     return given
-
-
-_GAIN = Parameters._fields.index("gain")
 
 
 def _is_distributed(x: object) -> bool:
@@ -338,7 +336,7 @@ def run_neuron(
     plan = _plan(x, parameters, membrane, options, settled)
     call, layout = plan.call, plan.layout
     steps = options.steps
-    given = _given(plan, x, parameters, membrane, options.decay_input) if call.slots else []
+    given = _given(plan, x, parameters, membrane) if call.slots else []
     if not plan.as_it_lies:
         x = _layout.arrange(x, layout.order if steps is None else layout.features)
         if layout.copy:
@@ -395,6 +393,10 @@ def _in_python(
     """The results of a call where Python keeps what backward needs, or nothing is to be kept."""
     call = plan.call
     steps = -1 if options.steps is None else options.steps
+    if forward_ad._current_level >= 0:
+        for tensor in (x, *given):
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError(NO_FORWARD_MODE)
     differentiate = torch.is_grad_enabled() and (
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )

@@ -76,6 +76,12 @@ def report() -> list[tuple[str, str]]:
         cuda = f"nvcc {facts['cuda']} for {facts['cuda_archs']}"
     else:
         cuda = f"none: {facts['no_cuda_because']}"
+    if _build_facts.node_module() is not None:
+        autograd = "recorded in C++"
+    elif facts["torch"] != torch.__version__:
+        autograd = "recorded in Python, which is slower a call: built against another torch"
+    else:
+        autograd = "recorded in Python, as LIF_CUDA_AUTOGRAD=python asks"
     keys = operator_keys()
     torch_cuda = torch.version.cuda
     return [
@@ -86,6 +92,7 @@ def report() -> list[tuple[str, str]]:
         ("CUDA kernels", cuda),
         ("operators", ", ".join(f"{name} ({' and '.join(on)})" for name, on in keys.items())),
         ("SIMD", simd),
+        ("autograd", autograd),
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, {f'CUDA {torch_cuda}' if torch_cuda else 'without CUDA'}"),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lif_cuda import _ops
+from lif_cuda import _autograd, _ops, functional
+
+
+@contextmanager
+def autograd_in_python() -> Iterator[None]:
+    """Let Python record the calls, as it does beside another torch than the one that was built against."""
+    node, _autograd._NODE = _autograd._NODE, None
+    functional._PLANS.clear()
+    try:
+        yield
+    finally:
+        _autograd._NODE = node
+        functional._PLANS.clear()
 
 
 class Inputs(NamedTuple):

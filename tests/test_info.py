@@ -195,15 +195,30 @@ def test_the_command_line() -> None:
     assert "invalid choice" in unknown.stderr
 
 
-def test_simd_level_from_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("LIF_CUDA_SIMD", "baseline", "baseline in use"),
+        ("LIF_CUDA_AUTOGRAD", "python", "recorded in Python, as LIF_CUDA_AUTOGRAD=python asks"),
+        ("LIF_CUDA_AUTOGRAD", "cpp", "recorded in C++"),
+    ],
+)
+def test_what_the_environment_asks_for(variable: str, value: str, said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-W", "ignore", "-m", "lif_cuda", "info"]
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "LIF_CUDA_SIMD": "baseline"},
+        env={"PATH": "/usr/bin:/bin", variable: value},
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "baseline in use" in done.stdout
+    assert said in done.stdout
+
+
+def test_another_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = info._build_facts.facts() | {"torch": "2.11.0"}
+    monkeypatch.setattr(info._build_facts, "facts", lambda: facts)
+    monkeypatch.setattr(info._build_facts, "node_module", lambda: None)
+    assert "built against another torch" in dict(info.report())["autograd"]

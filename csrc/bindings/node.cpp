@@ -17,6 +17,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,6 +36,7 @@ using torch::autograd::variable_list;
 
 // What is refused, in the words of lif_cuda/_autograd.py.
 struct Refusals {
+  std::string forward_mode;
   std::string second_derivative;
   std::string second_pass_of_bits;
 };
@@ -43,23 +46,26 @@ Refusals& refusals() {
   return texts;
 }
 
-// A call besides its tensors. Lists are torch's own, which a call of an operator shares and does not copy.
+// A call besides its tensors. Lists are torch's own, which the calls of an operator share and do not copy.
 struct Call {
   c10::List<int64_t> ints;          // for a call that is not recorded
   c10::List<int64_t> ints_to_keep;  // for one that is: asks for what backward needs, too
   c10::List<double> floats;
-  c10::List<int64_t> slots;     // of the tensors that are given
-  c10::List<int64_t> incoming;  // of the gradients of the results; kNone: it has none
+  c10::List<int64_t> for_backward;  // as Kept says
+  size_t given;                     // how many tensors
   int64_t steps;
   int64_t every;
-  int64_t first_spike;  // the result of that name, or kNone
+  int64_t first_spike;                    // the result of that name, or kNone
+  std::vector<int64_t> without_gradient;  // results, in rising order
   bool bits;
 };
 constexpr int64_t kNone = -1;
 
-// What of it backward has to know, in the one value that the context keeps: compiled autograd reads it.
+// What backward has to know of a call, in one list: compiled autograd reads lists in the context of a
+// function, and no structs. Behind the operator's ints stand these, then the slots of the tensors given, then
+// those of the gradients of the results, or kNone.
 struct Kept {
-  enum : size_t { ints, floats, slots, incoming, steps, every, bits };
+  enum : size_t { steps = Int::count, every, bits, given, count };
 };
 
 // Tensors that autograd does not see among the arguments of a function.
@@ -137,7 +143,8 @@ struct NoSecondDerivative : torch::autograd::Function<NoSecondDerivative> {
 struct FusedLIF : torch::autograd::Function<FusedLIF> {
   static constexpr bool is_traceable = true;
 
-  static variable_list forward(AutogradContext* ctx, const Call& call, const Tensor& x,
+  // Results without a gradient go aside: compiled autograd has no word for them in the context of a function.
+  static variable_list forward(AutogradContext* ctx, const Call& call, variable_list* aside, const Tensor& x,
                                const at::TensorList& given) {
     variable_list results = bindings::forward(call, x, given, call.ints_to_keep, call.every);
     Tensor kept;
@@ -151,30 +158,26 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     }
     saved.insert(saved.end(), given.begin(), given.end());
     ctx->save_for_backward(std::move(saved));
-    ctx->saved_data["call"] = c10::ivalue::Tuple::create(std::vector<c10::IValue>{
-        call.ints, call.floats, call.slots, call.incoming, call.steps, call.every, call.bits});
+    ctx->saved_data["call"] = call.for_backward;
+    ctx->saved_data["floats"] = call.floats;
     ctx->set_materialize_grads(false);
-    variable_list fixed;
-    for (size_t i = 0; i < results.size(); ++i) {
-      if (call.incoming.get(i) == kNone) {
-        fixed.push_back(results[i]);
-      }
-    }
-    if (!fixed.empty()) {
-      ctx->mark_non_differentiable(fixed);
+    for (size_t i = call.without_gradient.size(); i-- > 0;) {
+      const auto place = results.begin() + call.without_gradient[i];
+      aside->insert(aside->begin(), std::move(*place));
+      results.erase(place);
     }
     return results;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto call = ctx->saved_data["call"].toTuple();
-    const auto of_call = call->elements().asArrayRef();
-    const c10::List<int64_t> ints_of_forward = of_call[Kept::ints].toIntList();
-    const c10::List<int64_t> slots = of_call[Kept::slots].toIntList();
-    const c10::List<int64_t> incoming = of_call[Kept::incoming].toIntList();
-    const bool bits = of_call[Kept::bits].toBool();
-    const int64_t time_dim = ints_of_forward.get(Int::time_dim);
-    const bool time_first = ints_of_forward.get(Int::time_first) != 0;
+    const std::vector<int64_t> call = ctx->saved_data["call"].toIntVector();
+    const auto given_count = static_cast<size_t>(call[Kept::given]);
+    const int64_t* const slots = call.data() + Kept::count;
+    const int64_t* const incoming = slots + given_count;
+    const int64_t steps = call[Kept::steps];
+    const int64_t time_dim = call[Int::time_dim];
+    const bool time_first = call[Int::time_first] != 0;
+    const bool bits = call[Kept::bits] != 0;
     const bool recorded = at::GradMode::is_enabled();
     // What would refuse a second derivative hangs on x, and x was not kept.
     TORCH_CHECK_NOT_IMPLEMENTED(!(recorded && bits), refusals().second_pass_of_bits);
@@ -190,9 +193,9 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     };
     const bool need_x = ctx->needs_input_grad(0);
     int64_t wanted = need_x ? int64_t{kGradX} : 0;
-    for (size_t i = 0; i < slots.size(); ++i) {
-      give(slots.get(i), saved[3 + i]);
-      wanted |= ctx->needs_input_grad(1 + i) ? wanted_bit(slots.get(i)) : 0;
+    for (size_t i = 0; i < given_count; ++i) {
+      give(slots[i], saved[3 + i]);
+      wanted |= ctx->needs_input_grad(1 + i) ? wanted_bit(slots[i]) : 0;
     }
     if (kept.defined()) {
       give(bits ? Slot::bits : Slot::checkpoints, kept);
@@ -202,37 +205,37 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     }
     bool any = false;
     for (size_t i = 0; i < grads.size(); ++i) {
-      const int64_t slot = incoming.get(i);
-      if (slot != kNone && grads[i].defined()) {
+      if (grads[i].defined()) {
         any = true;
-        give(slot, incoming_rows(grads[i], slot, time_dim, time_first));
+        give(incoming[i], incoming_rows(grads[i], incoming[i], time_dim, time_first));
       }
     }
-    variable_list gradients(2 + slots.size());  // of the call, which is no tensor, of x, and of those given
+    variable_list gradients(3 + given_count);  // the first two arguments are no tensors, the third is x
     if (!any || wanted == 0) {
       return gradients;
     }
-    c10::List<int64_t> ints = ints_of_forward.copy();
-    ints.set(Int::present, present);
-    ints.set(Int::asked, wanted);
+    std::vector<int64_t> ints(call.begin(), call.begin() + Int::count);
+    ints[Int::present] = present;
+    ints[Int::asked] = wanted;
     static const c10::OperatorHandle op = operator_of("lif_cuda::lif_backward");
-    const int64_t steps = of_call[Kept::steps].toInt();
-    variable_list computed = run(op, x, std::move(given), std::move(ints), steps,
-                                 of_call[Kept::every].toInt(), of_call[Kept::floats].toDoubleList());
+    variable_list computed = run(op, x, std::move(given), c10::List<int64_t>(ints), steps, call[Kept::every],
+                                 ctx->saved_data["floats"].toDoubleList());
     if (recorded) {
-      variable_list sources(saved);
-      sources.insert(sources.end(), grads.begin(), grads.end());
-      std::erase_if(sources, [](const Tensor& tensor) { return !tensor.defined(); });
+      variable_list sources;
+      for (const variable_list& tensors : {saved, grads}) {
+        std::copy_if(tensors.begin(), tensors.end(), std::back_inserter(sources),
+                     [](const Tensor& tensor) { return tensor.defined(); });
+      }
       computed = NoSecondDerivative::apply(Unseen{std::move(computed)}, at::TensorList(sources));
     }
     size_t next = 0;
     if (need_x) {
       Tensor& dx = computed[next++];
-      gradients[1] = steps < 0 && time_first ? dx.movedim(0, time_dim) : dx;
+      gradients[2] = steps < 0 && time_first ? dx.movedim(0, time_dim) : dx;
     }
-    for (size_t i = 0; i < slots.size(); ++i) {
-      if (wanted & wanted_bit(slots.get(i))) {
-        gradients[2 + i] = computed[next++];
+    for (size_t i = 0; i < given_count; ++i) {
+      if (wanted & wanted_bit(slots[i])) {
+        gradients[3 + i] = computed[next++];
       }
     }
     return gradients;
@@ -252,22 +255,32 @@ PyObject* call_with(const Call& call, PyObject* x_object, PyObject* given_object
     throw python_error();
   }
   const Py_ssize_t count = PySequence_Fast_GET_SIZE(items.ptr());
-  TORCH_CHECK_VALUE(static_cast<size_t>(count) == call.slots.size(), "given must have ", call.slots.size(),
+  TORCH_CHECK_VALUE(static_cast<size_t>(count) == call.given, "given must have ", call.given,
                     " tensors, got ", count);
   variable_list given;
   given.reserve(count);
   bool record = x.requires_grad();
+  bool forward_mode = x._fw_grad(0).defined();
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
     TORCH_CHECK_TYPE(THPVariable_Check(item), "given must be a list of tensors");
     given.push_back(THPVariable_Unpack(item));
     record = record || given.back().requires_grad();
+    forward_mode = forward_mode || given.back()._fw_grad(0).defined();
   }
+  TORCH_CHECK_NOT_IMPLEMENTED(!forward_mode, refusals().forward_mode);
   variable_list results;
   {
     const py::gil_scoped_release without_python;
-    results = record && at::GradMode::is_enabled() ? FusedLIF::apply(call, x, at::TensorList(given))
-                                                   : forward(call, x, given, call.ints, 0);
+    if (record && at::GradMode::is_enabled()) {
+      variable_list aside;
+      results = FusedLIF::apply(call, &aside, x, at::TensorList(given));
+      for (size_t i = 0; i < aside.size(); ++i) {
+        results.insert(results.begin() + call.without_gradient[i], std::move(aside[i]));
+      }
+    } else {
+      results = forward(call, x, given, call.ints, 0);
+    }
   }
   py::tuple out(results.size());
   for (size_t i = 0; i < results.size(); ++i) {
@@ -296,23 +309,43 @@ c10::List<T> list_of(const std::vector<T>& values) {
 
 PYBIND11_MODULE(_node, m) {
   using lif::bindings::Call;
+  using lif::bindings::list_of;
   using Ints = std::vector<int64_t>;
   m.doc() = "The operators under autograd, in C++.";
   m.def(
       "refuse_with",
-      [](std::string second_derivative, std::string second_pass_of_bits) {
-        lif::bindings::refusals() = {std::move(second_derivative), std::move(second_pass_of_bits)};
+      [](std::string forward_mode, std::string second_derivative, std::string second_pass_of_bits) {
+        lif::bindings::refusals() = {std::move(forward_mode), std::move(second_derivative),
+                                     std::move(second_pass_of_bits)};
       },
-      py::arg("second_derivative"), py::arg("second_pass_of_bits"),
+      py::kw_only(), py::arg("forward_mode"), py::arg("second_derivative"), py::arg("second_pass_of_bits"),
       "The messages of what has no derivative.");
   py::class_<Call>(m, "Call")
       .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const std::vector<double>& floats,
                        const Ints& slots, const Ints& incoming, int64_t steps, int64_t every,
                        int64_t first_spike, bool bits) {
-             using lif::bindings::list_of;
-             return Call{list_of(ints),  list_of(ints_to_keep), list_of(floats),
-                         list_of(slots), list_of(incoming),     steps,
-                         every,          first_spike,           bits};
+             Ints for_backward = ints;
+             for_backward.insert(for_backward.end(),
+                                 {steps, every, bits, static_cast<int64_t>(slots.size())});
+             for_backward.insert(for_backward.end(), slots.begin(), slots.end());
+             Ints without_gradient;
+             for (size_t i = 0; i < incoming.size(); ++i) {
+               if (incoming[i] == lif::bindings::kNone) {
+                 without_gradient.push_back(static_cast<int64_t>(i));
+               } else {
+                 for_backward.push_back(incoming[i]);
+               }
+             }
+             return Call{list_of(ints),
+                         list_of(ints_to_keep),
+                         list_of(floats),
+                         list_of(for_backward),
+                         slots.size(),
+                         steps,
+                         every,
+                         first_spike,
+                         std::move(without_gradient),
+                         bits};
            }),
            py::kw_only(), py::arg("ints"), py::arg("ints_to_keep"), py::arg("floats"), py::arg("slots"),
            py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("bits"))

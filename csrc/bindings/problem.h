@@ -304,6 +304,16 @@ inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t 
 #endif
 }
 
+// A new tensor without contents. torch::stable::new_empty finds its operator by name and boxes its arguments.
+inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
+  auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle tensor = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(like.get(), shape.data(),
+                                                          static_cast<int64_t>(shape.size()), &dtype, nullptr,
+                                                          nullptr, 0, nullptr, &tensor));
+  return Tensor(tensor);
+}
+
 // The tensors that a call returns, in the order in which they are asked for.
 class Returned {
  public:
@@ -315,8 +325,7 @@ class Returned {
     if (!asked) {
       return nullptr;
     }
-    tensors_.push_back(type == like_.scalar_type() ? torch::stable::new_empty(like_, shape)
-                                                   : torch::stable::new_empty(like_, shape, type));
+    tensors_.push_back(new_empty(like_, shape, type));
     E* data = static_cast<E*>(tensors_.back().mutable_data_ptr());
     if (!like_.is_cuda()) {
       use_huge_pages(data, static_cast<size_t>(numel(shape)) * sizeof(E));
@@ -504,7 +513,7 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   for (int i = 0; i < kParameters; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
-      partials[i] = torch::stable::new_empty(
+      partials[i] = new_empty(
           problem.x, problem.parameter(i)->numel() == n ? shape_of(*problem.parameter(i)) : Shape{n}, kState);
       args.grad_parameter[i] = static_cast<S*>(partials[i]->mutable_data_ptr());
     }
