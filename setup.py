@@ -138,6 +138,9 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildLibraries(BuildExtension):
+        extensions: list[Extension]
+        build_temp: str
+
         def get_ext_filename(self, ext_name: str) -> str:
             """Operator libraries are no Python modules: no Python ABI in their names."""
             if ext_name.rpartition(".")[2].startswith("_kernels"):
@@ -156,9 +159,10 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
         def build_extensions(self) -> None:
             """Each library in a process of its own: torch's helper starts ninja for one after the other.
 
-            On two cores the package installs in 83 s and not 99. Who sets MAX_JOBS may lack the memory: some 1 GB a process.
+            On two cores the package installs in 83 s and not 99. Who sets MAX_JOBS may lack the memory, some
+            1 GB a process; and where there is CUDA, it may have been started here, and does not outlive a fork.
             """
-            if len(self.extensions) < 2 or os.environ.get("MAX_JOBS") or not hasattr(os, "fork"):
+            if plan.nvcc is not None or os.environ.get("MAX_JOBS") or not hasattr(os, "fork"):
                 super().build_extensions()
                 return
             extensions, folder = self.extensions, self.build_temp

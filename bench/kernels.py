@@ -39,8 +39,6 @@ SHAPES = [(8, 64, 128), (25, 128, 1000), (16, 64, 16384), (100, 128, 512), (4, 3
 LONGEST_COMPILED = 25
 # Less than this drowns in what an allocator keeps for itself.
 FEWEST_FOR_MEMORY = 1 << 20
-# More of them, and a round of all contenders takes seconds.
-FEWEST_FOR_WARMTH = 1 << 24
 # Tensors of the size of x that the hungriest contender holds at once: the eager loop saves several a step.
 MOST_TENSORS = 12
 
@@ -121,16 +119,16 @@ def interleaved(
     calls: dict[str, Callable[[], object]],
     seconds: float,
     device: torch.device,
-    *,
-    warm: bool = False,
 ) -> dict[str, list[float]]:
     """Time the calls in turns, for about ``seconds`` in all and at least five rounds.
 
-    ``warm``: a turn begins with one call that is not timed. Where turns are seconds apart, a virtual machine
-    may have given the pages of the last one back to its host, and the next call fetches them again: 6.7
-    instead of 1.0 ns a neuron-step for lif_cuda, whose pages are large, on [4, 32, 262144].
+    A turn begins with one call that is not timed, and a call shorter than two milliseconds is repeated within
+    it: what is timed is a call after others like it. The first one after another contender's, of which some
+    run millions of instructions of Python, finds no caches of its own. And where turns are seconds apart, a
+    virtual machine may have given the pages of the last one back to its host, and the next call fetches them
+    again: 6.7 instead of 1.0 ns a neuron-step for lif_cuda, whose pages are large, on [4, 32, 262144].
 
-    A call shorter than half a millisecond is repeated within its turn. On a GPU a call stands between two
+    On a GPU a call stands between two
     events, behind the writing of a buffer larger than the second-level cache: that empties the cache, and the
     host has queued the call before it is done, so that no launch is waited for between the events.
     """
@@ -143,7 +141,7 @@ def interleaved(
         call()
         synchronise(device)
         once = time.perf_counter() - began
-        repeats[name] = max(1, min(1000, round(5e-4 / max(once, 1e-7)))) if flush is None else 1
+        repeats[name] = max(1, min(1000, round(2e-3 / max(once, 1e-7)))) if flush is None else 1
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()
@@ -153,8 +151,7 @@ def interleaved(
         while rounds < 5 or (time.perf_counter() - began < seconds and rounds < 400):
             rounds += 1
             for name, call in calls.items():
-                if warm:
-                    call()
+                call()
                 if flush is None:
                     start = time.perf_counter()
                     for _ in range(repeats[name]):
@@ -205,8 +202,7 @@ def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> d
             missing[contender.name] = fault
     calls: dict[str, Callable[[], object]] = {"copy": copy_of(x, grad, case.training)}
     calls |= {c.name: call_of(c.run, x, grad, case.training) for c in sound}
-    warm = case.neuron_steps >= FEWEST_FOR_WARMTH
-    times = interleaved(calls, options.seconds, device, warm=warm)
+    times = interleaved(calls, options.seconds, device)
     # Of turns of the same round, which ran within the same fraction of a second.
     ratios = {
         name: summarise([theirs / mine for theirs, mine in zip(taken, times["lif_cuda"], strict=True)])
