@@ -160,7 +160,7 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
             """Each library in a process of its own: torch's helper starts ninja for one after the other.
 
             On two cores the package installs in 83 s and not 99. Who sets MAX_JOBS may lack the memory, some
-            1 GB a process; and where there is CUDA, it may have been started here, and does not outlive a fork.
+            1 GB a process. Where there is CUDA it may have been started here, and it does not outlive a fork.
             """
             if plan.nvcc is not None or os.environ.get("MAX_JOBS") or not hasattr(os, "fork"):
                 super().build_extensions()
