@@ -309,11 +309,12 @@ def test_a_tensor_that_needs_a_gradient_cannot_bypass_autograd() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", [2**19, 2**19 + 5])
-def test_outputs_written_past_the_caches(size: int, dtype: torch.dtype, threads: int) -> None:
-    """Outputs of 8 MiB and more are streamed, where their rows are aligned for it."""
-    x = (torch.randn(9, size, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2).to(dtype)
-    grad = torch.randn(9, size, generator=torch.Generator().manual_seed(1)).to(dtype)
+@pytest.mark.parametrize("beyond", [0, 5])
+def test_outputs_written_past_the_caches(beyond: int, dtype: torch.dtype, threads: int) -> None:
+    """Outputs of 64 MiB and more are streamed, where their rows are aligned for it."""
+    size = 2**26 // (5 * dtype.itemsize) // 64 * 64 + 64 + beyond
+    x = (torch.randn(5, size, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2).to(dtype)
+    grad = torch.randn(5, size, generator=torch.Generator().manual_seed(1)).to(dtype)
     results = []
     for function in (functional.lif, reference.lif):
         leaf = x.clone().requires_grad_()

@@ -35,12 +35,14 @@ struct Cpu {
 
   template <typename T>
   static void forward(const Forward<T>& args, const Tensor&) {
-    run_tasks(args, cpu::kForwardNeurons, cpu::active_kernels<T>().forward);
+    const cpu::Kernels<T> kernels = cpu::active_kernels<T>();
+    run_tasks(args, kernels.forward_neurons(args), kernels.forward);
   }
 
   template <typename T>
   static void backward(const Backward<T>& args, const Tensor&) {
-    run_tasks(args, cpu::kBackwardNeurons, cpu::active_kernels<T>().backward);
+    const cpu::Kernels<T> kernels = cpu::active_kernels<T>();
+    run_tasks(args, kernels.backward_neurons(args), kernels.backward);
   }
 
   // The sum is the same for any number of threads.

@@ -114,7 +114,13 @@ void sum_partials(const S* partial, int64_t rows, int64_t columns, int64_t repea
 
 template <typename T>
 Kernels<T> kernels() {
-  return {&forward<T>, &backward<T>, &sum_partials<StateOf<T>>};
+  return {
+      [](const Forward<T>& args) { return is_plain(args) ? kPlainForwardNeurons : kNeurons; },
+      [](const Backward<T>& args) { return is_plain(args) ? kPlainBackwardNeurons : kNeurons; },
+      &forward<T>,
+      &backward<T>,
+      &sum_partials<StateOf<T>>,
+  };
 }
 
 template Kernels<float> kernels<float>();

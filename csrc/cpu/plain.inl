@@ -20,6 +20,9 @@ namespace {
 // Time steps of a tile, each a stream of x and one of spikes: 8 took a third longer forward on [25, 128,
 // 1000], 2 as long but more arithmetic.
 constexpr int64_t kTileSteps = 4;
+// The same where its outputs are streamed: stores past the caches to four rows at once took 1.6 ns a
+// neuron-step on [16, 64, 16384], to two 0.8, and plain ones 0.95.
+constexpr int64_t kStreamedTileSteps = 2;
 // Neurons for which cache lines and surrogates are asked for at once.
 constexpr int64_t kStrip = 64;
 
@@ -145,6 +148,7 @@ struct PlainRows {
 };
 
 inline int64_t at_least(int64_t low, int64_t value) { return value < low ? low : value; }
+inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
 
 // The rows that the next tile will read, whose lines a tile asks for while it computes.
 template <typename T>
@@ -153,19 +157,31 @@ struct Coming {
   int64_t steps = 0;
 };
 
-// Up to kTileSteps rows of a series, from step `first` on and before `last`; none where it does not move.
+// Up to `most` rows of a series, from step `first` on and before `last`; none where it does not move.
 template <typename T>
-Coming<T> coming(const Series<const T>& series, const Block& block, int64_t first, int64_t last) {
+Coming<T> coming(const Series<const T>& series, const Block& block, int64_t first, int64_t last,
+                 int64_t most = kTileSteps) {
   if (series.data == nullptr || series.time_stride == 0 || series.uniform || first >= last) {
     return {};
   }
-  return {rows_of(series, block, first), last - first < kTileSteps ? last - first : kTileSteps};
+  return {rows_of(series, block, first), last - first < most ? last - first : most};
 }
 
+// A whole strip line by line without a loop, whose questions took as long as the arithmetic between them: in
+// the second-level cache 0.16 instead of 0.24 ns a neuron-step forward, and 0.49 instead of 0.57 backward.
 template <typename T>
 void ask_for(const Coming<T>& next, int64_t i, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t j = 0; j < next.steps; ++j) {
-    prefetch_row(next.rows.at(j, i), n);
+    const T* row = next.rows.at(j, i);
+    if (n < kStrip) {
+      prefetch_row(row, n);
+      continue;
+    }
+#pragma GCC unroll 8
+    for (int64_t line = 0; line < kStrip / kLine; ++line) {
+      __builtin_prefetch(row + line * kLine);
+    }
   }
 }
 
@@ -328,13 +344,6 @@ void forward_tile(const Neuron<S>& neuron, const ForwardTile<T>& tile, const Pla
   }
 }
 
-// The steps of the tile that begins at t: up to the next checkpoint, and all of them where no row moves.
-inline int64_t tile_steps(int64_t t, int64_t last, int64_t until_checkpoint, bool moves) {
-  const int64_t most = moves ? kTileSteps : last - t;
-  const int64_t left = last - t < until_checkpoint ? last - t : until_checkpoint;
-  return left < most ? left : most;
-}
-
 template <typename T, typename S = StateOf<T>>
 void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
   const int64_t n = block.size;
@@ -348,6 +357,8 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
   ForwardTile<T> tile;
   tile.counting = args.count != nullptr || args.rate != nullptr || args.total != nullptr;
   tile.streamed = is_streamed(args.extent, sizeof(T)) && can_stream(args.spikes, block);
+  // Of a tile, which is as long as all of it where no row moves.
+  const int64_t most = !moves ? steps : tile.streamed ? kStreamedTileSteps : kTileSteps;
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = checkpoint == nullptr ? steps : args.checkpoint_every;
   for (int64_t t = 0; t < steps; t += tile.steps) {
@@ -356,11 +367,11 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
       checkpoint += neurons(args.extent);
       until_checkpoint = args.checkpoint_every;
     }
-    tile.steps = tile_steps(t, steps, until_checkpoint, moves);
+    tile.steps = smaller(most, smaller(steps - t, until_checkpoint));
     tile.x = rows_of(args.x, block, t);
     tile.spikes = rows_of(args.spikes, block, t);
     tile.trace = rows_of(args.trace, block, t);
-    tile.next = coming(args.x, block, t + tile.steps, steps);
+    tile.next = coming(args.x, block, t + tile.steps, steps, most);
     forward_tile(args.neuron, tile, rows, n);
     until_checkpoint -= tile.steps;
   }
@@ -572,7 +583,7 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
   copy_row(rows.v, rows.start, n);
   ForwardTile<T> tile;
   for (int64_t t = first; t < last; t += tile.steps) {
-    tile.steps = tile_steps(t, last, kTileSteps, true);
+    tile.steps = smaller(kTileSteps, last - t);
     tile.x = rows_of(args.x, block, t);
     tile.u = {u + (t - first) * stride, stride, false};
     const int64_t next = t + tile.steps;
@@ -599,19 +610,20 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   tile.by_beta = args.grad_parameter[kBeta] != nullptr;
   tile.by_theta = args.grad_parameter[kThreshold] != nullptr;
   tile.streamed = is_streamed(args.extent, sizeof(T)) && can_stream(args.grad_x, block);
+  const int64_t most = tile.streamed ? kStreamedTileSteps : kTileSteps;
   for (int64_t chunk = (steps + args.chunk - 1) / args.chunk - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * args.chunk;
     const int64_t end = begin + args.chunk < steps ? begin + args.chunk : steps;
     recompute_chunk(args, block, rows, chunk, begin, end, u, stride);
     for (int64_t last = end; last > begin; last -= tile.steps) {
-      tile.steps = last - begin < kTileSteps ? last - begin : kTileSteps;
+      tile.steps = smaller(most, last - begin);
       const int64_t t = last - tile.steps;
       tile.g = rows_of(args.grad_spikes, block, t);
       tile.grad_trace = rows_of(args.grad_trace, block, t);
       tile.grad_x = rows_of(args.grad_x, block, t);
       tile.u = {u + (t - begin) * stride, stride, false};
       tile.first = t == begin;
-      tile.next = t > begin ? coming(args.grad_spikes, block, at_least(begin, t - kTileSteps), t)
+      tile.next = t > begin ? coming(args.grad_spikes, block, at_least(begin, t - most), t)
                             : coming(args.x, block, at_least(0, begin - args.chunk), begin);
       backward_tile(args.neuron, tile, rows, args.surrogate, n);
     }

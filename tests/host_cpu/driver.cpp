@@ -485,7 +485,7 @@ void run_case(const Case& c, const char* type) {
     if (chunks > 1) {
       args.checkpoints = outputs.values<S>((chunks - 1) * states_of(neuron) * n, "checkpoints");
     }
-    run_tasks(args, cpu::kForwardNeurons, of_threads, kernels.forward);
+    run_tasks(args, kernels.forward_neurons(args), of_threads, kernels.forward);
     return args;
   };
 
@@ -564,7 +564,7 @@ void run_case(const Case& c, const char* type) {
         args.grad_parameter[name] = outputs.values<S>(n, kParameterNames[name]);
       }
     }
-    run_tasks(args, cpu::kBackwardNeurons, of_threads, kernels.backward);
+    run_tasks(args, kernels.backward_neurons(args), of_threads, kernels.backward);
     for (int name = 0; name < kParameters; ++name) {
       const auto& [values, period, repeat, value] = args.parameter[name];
       if (grad_parameter[name] && period != n) {
@@ -601,11 +601,11 @@ void run_type(const char* type, uint64_t seed, bool small) {
   if (small) {
     return;
   }
-  // Just above 8 MiB, in rows that begin anywhere in a cache line: a neuron that streams what it computes in
+  // Just above 64 MiB, in rows that begin anywhere in a cache line: a neuron that streams what it computes in
   // one pass, and one that streams it afterwards.
   constexpr int64_t kOuter = 3;
   constexpr int64_t kSteps = 5;
-  const int64_t inner = ((int64_t{8} << 20) / (kOuter * kSteps * static_cast<int64_t>(sizeof(T))) + 1) | 1;
+  const int64_t inner = ((int64_t{64} << 20) / (kOuter * kSteps * static_cast<int64_t>(sizeof(T))) + 1) | 1;
   const bool synapse = std::is_same_v<T, double> || std::is_same_v<T, BFloat16>;
   for (const Kind& kind : {kKinds[0], kKinds[synapse ? 3 : 2]}) {
     run_case<T>({seed++, kind, Reset::subtract, {kOuter, kSteps, inner}, true}, type);
