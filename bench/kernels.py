@@ -267,7 +267,7 @@ class _Trivial(torch.autograd.Function):
 
 
 def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
-    """Microseconds a call on eight neurons and one step: what is paid before any arithmetic."""
+    """Microseconds a call on eight neurons and one step, what is paid before any arithmetic; and on few."""
     x = torch.randn(1, 1, 8, device=device)
     leaf = x.clone().requires_grad_()
     grad = torch.ones_like(x)
@@ -310,6 +310,12 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
                 calls["an empty operator with its arguments"] = alone(empty)
         times = interleaved(calls, options.seconds, device)
         table[kind] = {name: statistics.median(taken) * 1e6 for name, taken in times.items()}
+    x = torch.randn(SHAPES[0], device=device)
+    calls = {name: call_of(runs[name], x, torch.ones_like(x), True) for name in ("lif_cuda's layer", "relu")}
+    times = interleaved(calls, options.seconds, device)
+    table[f"forward and backward, {list(SHAPES[0])}"] = {
+        name: statistics.median(taken) * 1e6 for name, taken in times.items()
+    }
     return table
 
 
@@ -396,7 +402,7 @@ def table_of(results: dict[str, Any]) -> str:
             f"\nconstant input, counts, T = {steps}, {neurons} neurons: "
             f"{row['forward'] * 1e9:.3f} ns forward, {row['training'] * 1e9:.3f} ns with backward"
         )
-    lines.append("\nmicroseconds a call, one step of eight neurons:")
+    lines.append("\nmicroseconds a call, one step of eight neurons unless said otherwise:")
     for kind, row in results["overhead_microseconds"].items():
         lines.append(f"  {kind:22}" + "".join(f"{name} {value:.1f}   " for name, value in row.items()))
     for name, row in results.get("after_idling", {}).items():
