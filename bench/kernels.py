@@ -29,7 +29,7 @@ import torch
 from _contenders import BETA, Contender, contenders, lif_cuda_fused, wrong
 from _empty_operator import empty_operator
 from _files import write_json
-from _memory import available_bytes, peak_bytes, saved_bytes
+from _memory import available_bytes, peak_bytes, recycle, saved_bytes
 from torch import Tensor
 
 from lif_cuda import LIF, _ops, functional
@@ -420,6 +420,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small shapes, about two minutes")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-rivals", action="store_true", help="leave the other libraries out")
+    parser.add_argument(
+        "--recycled", action="store_true", help="results in memory that was used before, never in fresh pages"
+    )
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--pictures", type=Path, help="draw into this folder")
     options = parser.parse_args(arguments)
@@ -427,6 +430,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     if options.quick:
         options.seconds, options.largest = min(options.seconds, 1.0), min(options.largest, 2**22)
+    if options.recycled:
+        recycle()
     device = torch.device(options.device)
     results: dict[str, Any] = {
         "format": 1,
