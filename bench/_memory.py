@@ -49,23 +49,30 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
     clear = Path("/proc/self/clear_refs")
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None or not clear.exists():
+    if not clear.exists() or not _give_back():
         return None
-    gc.collect()
-    trim(0)
     clear.write_text("5")
     before = proc_bytes("self/status", "VmRSS")
     call()
     return max(0, proc_bytes("self/status", "VmHWM") - before)
 
 
+def _give_back() -> bool:
+    """Let the allocator give back what it has kept; False where it cannot be told to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        return False
+    gc.collect()
+    trim(0)
+    return True
+
+
 def recycle() -> None:
     """Let the C library keep what is freed, and give large tensors out of it too.
 
-    By itself it fetches a tensor of more than 32 MiB from the system each time, or of less, as it happens, and
-    the page faults, 2 us for each 4 KiB, take longer than what is measured: x + g on [16, 64, 16384] took 1.0
-    ns an element in memory that was there and 5.7 in fresh pages.
+    By itself it fetches a tensor of more than 32 MiB from the system each time, or of less, as it happens.
+    The page faults, 2 us for each 4 KiB, then take longer than what is measured: a copy and x + g on
+    [16, 64, 16384] took 1.0 ns an element in memory that was there, and 5.7 in fresh pages.
 
     Raises:
         RuntimeError: this is not glibc.
@@ -82,4 +89,5 @@ def available_bytes(device: torch.device) -> int:
     """Memory that new tensors could take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    _give_back()
     return proc_bytes("meminfo", "MemAvailable") or 8 << 30

@@ -455,8 +455,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 results["cases"].append(run_case(case, options, device))
     results["constant_input_counts"] = constant_counts(options, device)
     results["overhead_microseconds"] = overhead(options, device)
-    results["scaling"] = scaling(options, device)
-    if not options.quick and options.largest >= 2**25:
+    # Sizes of every kind would leave recycled memory in pieces that no later one fits into.
+    results["scaling"] = [] if options.recycled else scaling(options, device)
+    if not (options.quick or options.recycled) and options.largest >= 2**25:
         results["after_idling"] = after_idling(device)
     print(table_of(results))
     if options.json:

@@ -452,6 +452,8 @@ class LIFModule(nn.Module):
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
         options = self.options if steps is None else self.options._replace(steps=steps)
+        if not self.stateful:
+            return self._call(x, membrane, options)
         return self._advance(x, membrane, options)
 
     def step(self, current: Tensor, membrane: Tensor | NeuronState | None = None) -> Any:

@@ -31,8 +31,10 @@ class _Plan(NamedTuple):
     # The places of parameters that are tensors; whether one can go to the operator as it is, if it is
     # contiguous; and None for a gain of 1 - beta.
     tensors: tuple[tuple[int, bool | None], ...]
-    # Whether x is taken as it lies, and outputs are returned as they come.
+    # Whether x is taken as it lies, and outputs are returned as they come; and whether these are one output
+    # and the membrane at the most.
     as_it_lies: bool
+    alone: bool
     # Time steps between the states that are kept for backward; 0: none are.
     every: int
     # Whether the surrogate is a table, and a tensor of the call.
@@ -159,6 +161,7 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
     if not torch.compiler.is_compiling():
         with_table = call._replace(slots=(*call.slots, TABLE)) if tabled else call
         node = node_of(with_table, -1 if steps is None else steps, every)
+    as_it_lies = layout == Layout(layout.time_dim)
     return _Plan(
         call,
         layout,
@@ -167,7 +170,8 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
         names,
         checked.state_dtype,
         tuple(tensors),
-        layout == Layout(layout.time_dim),
+        as_it_lies,
+        as_it_lies and len(names) == 1 and isinstance(options.output, str),
         every,
         tabled,
         node,
@@ -335,10 +339,9 @@ def run_neuron(
         return _dtensor.lif(lif, x, parameters, membrane, options)
     plan = _plan(x, parameters, membrane, options, settled)
     call, layout = plan.call, plan.layout
-    steps = options.steps
     given = _given(plan, x, parameters, membrane) if call.slots else []
     if not plan.as_it_lies:
-        x = _layout.arrange(x, layout.order if steps is None else layout.features)
+        x = _layout.arrange(x, layout.order if options.steps is None else layout.features)
         if layout.copy:
             x = x.contiguous()
     if call.bits and torch.is_grad_enabled():
@@ -352,11 +355,11 @@ def run_neuron(
         results = plan.node(x, given)
     else:
         results = _in_python(plan, x, given, options, transformed)
+    if plan.alone:
+        return tuple(results) if options.return_state else results[0]
     output = options.output
     one_state = len(plan.state_names) == 1
     if plan.as_it_lies:
-        if one_state and isinstance(output, str):
-            return (results[0], results[1]) if options.return_state else results[0]
         found = dict(zip(call.results, results, strict=True))
     else:
         found = {
