@@ -20,7 +20,7 @@ void forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, int64_
   };
   if (is_plain(args)) {
     Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows);
-    PlainRows<S> rows(workspace);
+    PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
     run(rows);
   } else {
     Workspace<S> workspace(tiling.neurons, ForwardRows<S>::kRows);
@@ -35,7 +35,7 @@ void backward(const Backward<T>& args, const Tiling& tiling, int64_t begin, int6
   const int64_t chunk = args.chunk < args.extent.steps ? args.chunk : args.extent.steps;
   if (is_plain(args)) {
     Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows + chunk);
-    PlainRows<S> rows(workspace);
+    PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
     S* u = workspace.rows(chunk);
     for (int64_t task = begin; task < end; ++task) {
       backward_task(args, block_of(args.extent, tiling, task), rows, u, workspace.stride());

@@ -117,22 +117,42 @@ struct PlainRows {
   S *beta, *theta, *v_reset, *gain;
   S *v, *count;                                               // forward
   S *start, *a, *grad_x, *grad_beta, *grad_theta, *constant;  // backward
-  bool has_gain = false;
+  bool has_gain;
 
-  explicit PlainRows(Workspace<S>& workspace) {
+  // Rows of a parameter that is a number stay as they are from task to task: filled anew for each, they and
+  // the sums took eight stores a neuron, as many as four time steps of spikes and gradients.
+  PlainRows(Workspace<S>& workspace, const Parameter<S>* parameters, int64_t neurons)
+      : has_gain(LIF_SIMD::has_gain(parameters)) {
     for (S** row : {&beta, &theta, &v_reset, &gain, &v, &count, &start, &a, &grad_x, &grad_beta, &grad_theta,
                     &constant}) {
       *row = workspace.row();
     }
+    each_parameter(parameters, [&](S* row, const Parameter<S>& parameter) {
+      if (parameter.values == nullptr) {
+        fill_row(row, parameter.value, neurons);
+      }
+    });
+    // Added to in any case; a task that is asked for one of these sums begins it anew.
+    for (S* sum : {count, grad_x, grad_beta, grad_theta}) {
+      fill_row(sum, S(0), neurons);
+    }
   }
 
   void load(const Parameter<S>* parameters, const Block& block) {
-    load_parameter(beta, parameters[kBeta], block);
-    load_parameter(theta, parameters[kThreshold], block);
-    load_parameter(v_reset, parameters[kResetTo], block);
-    has_gain = LIF_SIMD::has_gain(parameters);
+    each_parameter(parameters, [&](S* row, const Parameter<S>& parameter) {
+      if (parameter.values != nullptr) {
+        load_parameter(row, parameter, block);
+      }
+    });
+  }
+
+  template <typename Do>
+  void each_parameter(const Parameter<S>* parameters, const Do& run) const {
+    run(beta, parameters[kBeta]);
+    run(theta, parameters[kThreshold]);
+    run(v_reset, parameters[kResetTo]);
     if (has_gain) {
-      load_parameter(gain, parameters[kGain], block);
+      run(gain, parameters[kGain]);
     }
   }
 
@@ -351,11 +371,13 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
   rows.load(args.parameter, block);
   const S* from = args.state[kMembrane];
   load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
-  fill_row(rows.count, S(0), n);
   const bool moves = args.x.time_stride != 0 || args.spikes.data != nullptr || args.trace.data != nullptr;
 
   ForwardTile<T> tile;
   tile.counting = args.count != nullptr || args.rate != nullptr || args.total != nullptr;
+  if (tile.counting) {
+    fill_row(rows.count, S(0), n);
+  }
   tile.streamed = is_streamed(args.extent, sizeof(T)) && can_stream(args.spikes, block);
   // Of a tile, which is as long as all of it where no row moves.
   const int64_t most = !moves ? steps : tile.streamed ? kStreamedTileSteps : kTileSteps;
@@ -579,8 +601,10 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
                      int64_t first, int64_t last, S* u, int64_t stride) {
   const int64_t n = block.size;
   const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
-  load_or_zero(rows.start, from == nullptr ? nullptr : from + block.neuron, n);
-  copy_row(rows.v, rows.start, n);
+  load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
+  if (args.grad_parameter[kBeta] != nullptr) {
+    copy_row(rows.start, rows.v, n);
+  }
   ForwardTile<T> tile;
   for (int64_t t = first; t < last; t += tile.steps) {
     tile.steps = smaller(kTileSteps, last - t);
@@ -601,9 +625,14 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   rows.load(args.parameter, block);
   const S* from = args.grad_final[kMembrane];
   load_or_zero(rows.a, from == nullptr ? nullptr : from + block.neuron, n);
-  for (S* sum : {rows.grad_x, rows.grad_beta, rows.grad_theta}) {
-    fill_row(sum, S(0), n);
-  }
+  const auto begin_sum = [&](bool asked, S* sum) {
+    if (asked) {
+      fill_row(sum, S(0), n);
+    }
+  };
+  begin_sum(args.grad_x_sum != nullptr, rows.grad_x);
+  begin_sum(args.grad_parameter[kBeta] != nullptr, rows.grad_beta);
+  begin_sum(args.grad_parameter[kThreshold] != nullptr, rows.grad_theta);
   const S* constant = constant_gradient(args, block, rows.constant, rows.start);
   BackwardTile<T> tile;
   tile.counted = constant != nullptr;
