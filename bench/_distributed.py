@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,22 @@ def job() -> Iterator[None]:
         )
     # gloo in any case: it also carries what is not a tensor, without a detour through a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    with redirect_stdout(sys.stdout if rank() == 0 else None):  # print() is silent on None
-        yield
+    try:
+        with redirect_stdout(sys.stdout if rank() == 0 else None):  # print() is silent on None
+            yield
+    except SystemExit as stop:
+        _leave(stop.code)
     # Not after an error: the others may be waiting for this process, and torchrun ends them.
     dist.destroy_process_group()
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """As sys.exit does, but at once: the threads of a group still open may abort an interpreter that ends."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(code, str) else code or 0)
 
 
 def rank() -> int:
