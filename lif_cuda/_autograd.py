@@ -236,7 +236,7 @@ def node_of(
         ints_to_keep=call.ints(given, _asked(call, every)),
         floats=call.floats,
         slots=call.slots,
-        incoming=[_PLACES.get(name, -1) for name in call.results],
+        incoming=[_PLACES.get(name, -1) for name in call.results],  # -1: it has no gradient
         steps=steps,
         every=every,
         first_spike=call.results.index("first_spike") if "first_spike" in call.results else -1,

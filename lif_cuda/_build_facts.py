@@ -1,4 +1,4 @@
-"""What was built, and what to say where the CUDA half is missing.
+"""What was built and can be used here, and what to say where the CUDA half is missing.
 
 The build loads this file on its own, before there is a package, so it imports nothing of the
 package, and torch only where it is used.

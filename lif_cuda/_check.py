@@ -82,17 +82,16 @@ class Parameters(NamedTuple):
 
 
 class Settled:
-    """The options of a layer, and its parameters that are numbers: compared by identity, not by value.
+    """The options of a layer, and where its parameters are tensors: compared by identity, not by value.
 
     What was checked once for a layer is known again at each call without a look at a single option.
     """
 
-    __slots__ = ("numbers", "options", "tensors")
+    __slots__ = ("options", "tensors")
 
-    def __init__(self, options: CallOptions, numbers: Parameters, tensors: tuple[int, ...]) -> None:
+    def __init__(self, options: CallOptions, tensors: tuple[int, ...]) -> None:
         self.options = options
-        self.numbers = numbers
-        self.tensors = tensors  # the places of the others
+        self.tensors = tensors  # the others are numbers, and stay
 
 
 # The range of a parameter that is given as a number.

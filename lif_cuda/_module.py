@@ -199,7 +199,7 @@ class LIFModule(nn.Module):
         # The surrogates of this package do not change; one of a user's own may.
         self._settled: Settled | None = None
         if type(surrogate).__module__ == Surrogate.__module__:
-            self._settled = Settled(self.options, self._constants, self._tensors)
+            self._settled = Settled(self.options, self._tensors)
         # For recomputations: the state before the last call, and the calls since the last recomputation; 2
         # stands for more, since torch.compile makes code for each number.
         self._before: NeuronState | None = None
@@ -452,8 +452,6 @@ class LIFModule(nn.Module):
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
         options = self.options if steps is None else self.options._replace(steps=steps)
-        if not self.stateful:
-            return self._call(x, membrane, options)
         return self._advance(x, membrane, options)
 
     def step(self, current: Tensor, membrane: Tensor | NeuronState | None = None) -> Any:

@@ -63,10 +63,9 @@ def _key(
         surrogate = options.surrogate
         numbers = (surrogate.code, surrogate.slope, surrogate.height)
         of_options = (options, (*map(type, options),), numbers)
-    if settled is None:
         of_parameters = (*[_meta(v) if isinstance(v, Tensor) else (v, type(v)) for v in parameters],)
     elif settled.tensors:
-        of_parameters = (*[_meta(parameters[i]) for i in settled.tensors],)  # type: ignore[arg-type]
+        of_parameters = (*[_meta(parameters[i]) for i in settled.tensors],)
     of_state: Any = None
     if membrane is not None:
         states = (membrane,) if isinstance(membrane, Tensor) else membrane
@@ -78,7 +77,8 @@ def _key(
     return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state)
 
 
-def _meta(tensor: Tensor) -> tuple[Any, ...]:
+def _meta(tensor: Any) -> tuple[Any, ...]:
+    """What the checks look at of a tensor; what is none has not got it, and raises."""
     return tensor.shape, tensor.dtype, tensor.device, tensor.layout
 
 
@@ -396,6 +396,7 @@ def _in_python(
     """The results of a call where Python keeps what backward needs, or nothing is to be kept."""
     call = plan.call
     steps = -1 if options.steps is None else options.steps
+    # The node in C++ asks the same. Only inside of a dual level, which few calls are, has a tensor a tangent.
     if forward_ad._current_level >= 0:
         for tensor in (x, *given):
             if forward_ad.unpack_dual(tensor).tangent is not None:

@@ -205,9 +205,9 @@ def test_wrong_arguments_raise() -> None:
         ([beta.double()], RuntimeError, "a parameter must have the dtype of the state"),
     ):
         with pytest.raises(error, match=message):
-            call(x, given)  # type: ignore[arg-type]
+            call(x, given)
     with pytest.raises(TypeError, match="x must be a tensor"):
-        call(None, [beta])  # type: ignore[arg-type]
+        call(None, [beta])
 
 
 # Which of the two is used.

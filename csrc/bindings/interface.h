@@ -37,10 +37,10 @@
 
 namespace lif::bindings {
 
-// Options travel in lists: on the way to an operator without
-// anything to do, fourteen arguments of their own took 15 us, a list of SymInt 12, and this takes 10; one
-// tensor takes 3. There is no `str` among them, whose conversion leaks in the stable ABI. The checks that a
-// user meets are in Python, where they can name the argument and the remedy.
+// Options travel in lists: on the way to an operator without anything to do, fourteen arguments of their own
+// took 15 us, a list of SymInt 12, and this takes 10; one tensor takes 3. There is no `str` among them, whose
+// conversion leaks in the stable ABI. The checks that a user meets are in Python, where they can name the
+// argument and the remedy.
 constexpr const char* kForwardSchema =
     "lif_forward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
     "float[] floats) -> Tensor[]";
@@ -98,23 +98,5 @@ struct Int {
 struct Float {
   enum : size_t { number, rest = number + kParameters, slope, scale, count };
 };
-
-// The stride with which the axes [begin, end) can be walked as one, or -1.
-template <typename Sizes, typename Strides>
-int64_t joint_stride(const Sizes& sizes, const Strides& strides, size_t begin, size_t end) {
-  int64_t joint = -1;
-  int64_t next = 0;
-  for (size_t i = end; i-- > begin;) {
-    if (sizes[i] == 1) {
-      continue;
-    }
-    if (joint >= 0 && strides[i] != next) {
-      return -1;
-    }
-    joint = joint < 0 ? strides[i] : joint;
-    next = strides[i] * sizes[i];
-  }
-  return joint < 0 ? 1 : joint;
-}
 
 }  // namespace lif::bindings

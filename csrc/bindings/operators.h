@@ -10,7 +10,6 @@
 //   };
 #pragma once
 
-#include "bindings/interface.h"
 #include "bindings/problem.h"
 
 namespace lif::bindings {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "bindings/interface.h"
+#include "bindings/strides.h"
 #include "neuron/params.h"
 
 namespace lif::bindings {
@@ -304,7 +305,13 @@ inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t 
 #endif
 }
 
-// A new tensor without contents. torch::stable::new_empty finds its operator by name and boxes its arguments.
+// The check that carries the text of an inner error, such as that of a lack of memory, is not in torch 2.11.
+#if !defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
+// A new tensor without contents. torch::stable::new_empty finds its operator by name and boxes its arguments:
+// two of them took 13.3 of the 15 us of a call, and take 12.0 of 14.
 inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
   auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   AtenTensorHandle tensor = nullptr;

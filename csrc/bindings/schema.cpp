@@ -1,5 +1,7 @@
 // The schemas of the operators.
-#include "bindings/operators.h"
+#include <torch/csrc/stable/library.h>
+
+#include "bindings/interface.h"
 
 STABLE_TORCH_LIBRARY(lif_cuda, m) {
   m.def(lif::bindings::kForwardSchema);
