@@ -27,7 +27,7 @@ from _compile import ROOT, build_flags, cxx
 from host_cuda.harness import _target_version
 
 CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
-ROWS, PLAIN, GENERAL = (f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "general"))
+ROWS, PLAIN, BACK, GENERAL = (f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_backward", "general"))
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900
@@ -58,23 +58,28 @@ MUTATIONS = [
     Mutation("cpu: silent neurons learn", GENERAL, "clear_row(rows.h, silence, n);", ""),
     Mutation("cpu: trace gradient lost", GENERAL, "add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);", ""),
     Mutation("cpu: gain forgotten", GENERAL, "gain ? product_row(through_input", "false ? product_row(through_input"),
-    Mutation("plain: leak forgotten", PLAIN, "a.at[k] = mul(beta.at[k], d.at[k]);", "a.at[k] = d.at[k];"),
+    Mutation("plain: leak forgotten", BACK, "a.at[k] = mul(beta.at[k], d.at[k]);", "a.at[k] = d.at[k];"),
     Mutation("plain: end of a block", PLAIN, "if (whole < n) {\n    Tail<T> x,", "if (whole + 1 < n) {\n    Tail<T> x,"),
-    Mutation("plain: end of a block, backward", PLAIN, "if (whole < n) {\n    Tail<T> g,", "if (whole + 1 < n) {\n    Tail<T> g,"),
+    Mutation("plain: end of a block, slopes", BACK, "if (whole < n) {\n    Tail<T> x;", "if (whole + 1 < n) {\n    Tail<T> x;"),
+    Mutation("plain: end of a block, backward", BACK, "if (whole < n) {\n    Tail<T> g,", "if (whole + 1 < n) {\n    Tail<T> g,"),
     Mutation("plain: checkpoint late", PLAIN, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
-    Mutation("plain: a tile over a checkpoint", PLAIN, "left = last - t < until_checkpoint ? last - t : until_checkpoint;", "left = last - t;"),
-    Mutation("plain: missing detach", PLAIN, "backward_groups<Reset::subtract, true>(", "backward_groups<Reset::subtract, false>("),
-    Mutation("plain: first step of a chunk", PLAIN, "tile.first = t == begin;", "tile.first = t == 0;"),
-    Mutation("plain: counts forgotten", PLAIN, "tile.counted = constant != nullptr;", "tile.counted = false;"),
-    Mutation("plain: gain forgotten", PLAIN, "if (kAny && rows.has_gain) {\n      d =", "if (false) {\n      d ="),
-    Mutation("plain: threshold alone", PLAIN, "learning = tile.by_beta || tile.by_theta;", "learning = tile.by_beta;"),
-    Mutation("plain: gradient of counts kept", PLAIN, "if constexpr (kCounts) {\n      sum = each(sum, d, plus);", "if constexpr (kAny) {\n      sum = each(sum, d, plus);"),
-    Mutation("plain: streams where it cannot", PLAIN, "&& can_stream(args.spikes, block)", ""),
+    Mutation("plain: a tile over a checkpoint", PLAIN, "smaller(most, smaller(steps - t, until_checkpoint));", "smaller(most, steps - t);"),
+    Mutation("plain: missing detach", BACK, "neuron.detach_reset ? backward_groups<kKept, kReset, true>(", "neuron.detach_reset ? backward_groups<kKept, kReset, false>("),
+    Mutation("plain: first step of a chunk", BACK, "tile.first = t == begin;", "tile.first = t == 0;"),
+    Mutation("plain: counts forgotten", BACK, "tile.counted = constant != nullptr;", "tile.counted = false;"),
+    Mutation("plain: gain forgotten", BACK, "if (rows.has_gain) {\n      d =", "if (false) {\n      d ="),
+    Mutation("plain: gain forgotten, slopes", BACK, "if constexpr (kGain) {", "if constexpr (false) {"),
+    Mutation("plain: threshold alone", BACK, "learning = tile.by_beta || tile.by_theta;", "learning = tile.by_beta;"),
+    Mutation("plain: sum of the last step", BACK, "sum = each(sum, d, plus);", "sum = d;"),
+    Mutation("plain: slopes, and the threshold learns", BACK, " && args.grad_parameter[kThreshold] == nullptr", ""),
+    Mutation("plain: slopes of another shape", BACK, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
+    Mutation("plain: entered the tile, not the step", BACK, "v = load_group(tile.entered.at(j, i));", "v = load_group(tile.entered.at(0, i));"),
+    Mutation("plain: streams where it cannot", PLAIN, "bool collide = reinterpret_cast<uintptr_t>(spikes) % kLine != 0;", "bool collide = false;"),
     Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: one step ahead", CUDA, "load(t + kDirection * kAhead)", "load(t + kDirection * (kAhead - 1))"),
     Mutation("cuda: v of this step", CUDA, "v_before = reset_all(u_before);", "v_before = reset_all(u);"),
     Mutation("cuda: current gradient lost", CUDA, "dx = add(dx, grad_current);", ""),
-    Mutation("cuda: chunk's last step", CUDA, "begin + args.chunk < steps ? begin + args.chunk : steps;\n    const Pack", "begin + args.chunk < steps ? begin + args.chunk - 1 : steps;\n    const Pack"),
+    Mutation("cuda: chunk's last step", CUDA, "begin + args.chunk < steps ? begin + args.chunk : steps;", "begin + args.chunk < steps ? begin + args.chunk - 1 : steps;"),
     Mutation("cuda: rest in the gradient", CUDA, "options.rest == S(0) ? from : sub(from, options.rest)", "from"),
     Mutation("cuda: total of one lane", CUDA, "*total += spikes;", "*total = spikes;"),
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Each loop of csrc/cpu/rows.inl and general.inl that is one pass over a row is looked up in GCC's own report.
 Without it a branch or a possible alias that creeps in costs a factor of 4 to 16, and no result shows it. The
-loops of plain.inl need no vectoriser: they are written in vectors.
+loops of plain.inl and plain_backward.inl need no vectoriser: they are written in vectors.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from _compile import CSRC, build_flags, compile_source, cxx
 SOURCES = [CSRC / "cpu" / name for name in ("rows.inl", "general.inl")]
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
 
-# Passes that compute nothing: they ask for cache lines, or move them by instructions of their own.
-NOT_ARITHMETIC = frozenset({"prefetch_row", "stream_row"})
+# A pass that computes nothing: it moves cache lines by instructions of its own.
+NOT_ARITHMETIC = frozenset({"stream_row"})
 
 
 def row_loops(source: str) -> dict[int, str]:

@@ -350,7 +350,6 @@ void forward_task(const Forward<T>& args, const Block& block, const ForwardRows<
       }
       until_checkpoint = args.checkpoint_every - 1;
     }
-    ask_for_row(args.x, block, t + kRowsAhead, 0, steps);
     const S* x = read_row(args.x, block, t, rows.step.x);
     const S* drive = drive_row(neuron, rows.step, gain, x, before, after, n);
     S* s = row_to_write(args.spikes, block, t, rows.step.s, streamed);
@@ -461,7 +460,6 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const Backward
   }
   const bool gain = has_gain(args.parameter);
   for (int64_t t = first; t < last; ++t) {
-    ask_for_row(args.x, block, t + kRowsAhead, first, last);
     const StateRows<S> before = rows.before(t - first);
     const StateRows<S> after = rows.before(t - first + 1);
     const S* x = read_row(args.x, block, t, rows.step.x);
@@ -522,7 +520,6 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
     }
 
     for (int64_t t = end - 1; t >= begin; --t) {
-      ask_for_row(args.grad_spikes, block, t - kRowsAhead, 0, steps);
       const S* u = rows.u_of(t - begin);
       const StateRows<S> before = rows.before(t - begin);
       const StateRows<S> after = rows.before(t - begin + 1);

@@ -6,7 +6,7 @@
 
 #include "cpu/general.inl"
 #include "cpu/kernels.h"
-#include "cpu/plain.inl"
+#include "cpu/plain_backward.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -19,7 +19,9 @@ void forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, int64_
     }
   };
   if (is_plain(args)) {
-    Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows);
+    // Half a kilobyte beyond the spikes, modulo a page: with what is streamed it does not collide.
+    const uintptr_t place = reinterpret_cast<uintptr_t>(args.spikes.data) + 512;
+    Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows, place);
     PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
     run(rows);
   } else {
@@ -34,11 +36,12 @@ template <typename T, typename S = StateOf<T>>
 void backward(const Backward<T>& args, const Tiling& tiling, int64_t begin, int64_t end) {
   const int64_t chunk = args.chunk < args.extent.steps ? args.chunk : args.extent.steps;
   if (is_plain(args)) {
-    Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows + chunk);
+    const bool entered = keeps_entered(args);
+    Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows + KeptRows<S>::count(chunk, entered));
     PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
-    S* u = workspace.rows(chunk);
+    const KeptRows<S> kept(workspace, chunk, kept_of(args), entered);
     for (int64_t task = begin; task < end; ++task) {
-      backward_task(args, block_of(args.extent, tiling, task), rows, u, workspace.stride());
+      backward_task(args, block_of(args.extent, tiling, task), rows, kept);
     }
   } else {
     Workspace<S> workspace(tiling.neurons, BackwardRows<S>::kRows + BackwardRows<S>::history(chunk));

@@ -126,25 +126,6 @@ void load_parameter(S* row, const Parameter<S>& parameter, const Block& block) {
   }
 }
 
-// Rows of a task lie a whole time step apart, so the hardware prefetcher starts afresh at each and is late
-// for most of it: the row of step t is asked for before, if there is one and it is not there already.
-constexpr int64_t kRowsAhead = 2;
-
-template <typename T>
-void prefetch_row(const T* row, int64_t n) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < n; i += kLine) {
-    __builtin_prefetch(row + i);
-  }
-}
-
-template <typename T>
-void ask_for_row(const Series<T>& series, const Block& block, int64_t t, int64_t first, int64_t last) {
-  if (series.data != nullptr && series.time_stride != 0 && !series.uniform && t >= first && t < last) {
-    prefetch_row(row_of(series, block, t), block.size);
-  }
-}
-
 // A row of a series as the arithmetic wants it: where it lies, or widened into `buffer`.
 template <typename T, typename S = StateOf<T>>
 const S* read_row(const Series<const T>& series, const Block& block, int64_t t, S* buffer) {
@@ -162,10 +143,8 @@ const S* read_row(const Series<const T>& series, const Block& block, int64_t t, 
 }
 
 // Outputs of so many bytes, more than a last-level cache holds, are written past the caches: a plain store
-// reads its line first, a streaming one does not. With two threads forward on [16, 64, 16384], 64 MiB, took
-// 0.55 instead of 0.64 ns a neuron-step for it, and with backward 1.57 instead of 1.69. What is smaller may
-// lie in the cache already, from where a streaming store has to drive it out, 0.71 instead of 0.32 on [1000,
-// 16, 256]; and the next layer reads it there.
+// reads its line first, a streaming one does not. What is smaller may lie in the cache already, from where a
+// streaming store has to drive it out; and the next layer reads it there.
 constexpr int64_t kStreamedBytes = int64_t{64} << 20;
 
 bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t size) {
@@ -185,11 +164,23 @@ void finish_streaming([[maybe_unused]] bool streamed) {
 #endif
 }
 
+// Whether reading `from` waits for streamed stores to `to`, when both advance together. A processor tells a
+// load from the stores before it by the lowest 12 bits of their addresses, and a streamed store is slow to
+// leave: with the spikes 64 to 192 bytes ahead of x or of a row of the task's, modulo 4096, forward on [16,
+// 64, 16384] took 1.0 to 1.5 ns a neuron-step, at any other distance 0.3 to 0.45, and with plain stores 0.4
+// to 0.6.
+inline bool collides(const void* to, const void* from) {
+  constexpr uintptr_t kPage = 4096;
+  constexpr uintptr_t kWindow = 320;
+  const uintptr_t ahead = (reinterpret_cast<uintptr_t>(to) - reinterpret_cast<uintptr_t>(from)) % kPage;
+  return ahead != 0 && ahead < kWindow;
+}
+
 template <typename T>
 void stream_row(T* to, const T* from, int64_t n) {
 #if defined(LIF_SIMD_STREAM)
   constexpr int64_t kWide = 32 / sizeof(T);
-  if (reinterpret_cast<uintptr_t>(to) % 32 == 0) {
+  if (reinterpret_cast<uintptr_t>(to) % 32 == 0 && !collides(to, from)) {
     int64_t i = 0;
     for (; i + kWide <= n; i += kWide) {
       _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
@@ -395,18 +386,22 @@ void surrogate_rows(S* h, int64_t h_stride, const S* u, int64_t u_stride, const 
 
 // Memory for rows, in one piece. A row is a whole number of cache lines, and three more: rows a multiple of
 // 4 KiB apart would fall on the same lines of the first-level cache (forward 0.45 instead of 0.6 ns a
-// neuron-step).
+// neuron-step). The first row begins at the address `like`, modulo 4 KiB and in whole lines.
+//
+// From malloc, which learns to keep a size that was freed: what aligned_alloc had asked the system for, it
+// asked for again at each call (8 instead of 1 ns a neuron-step).
 template <typename S>
 class Workspace {
  public:
-  Workspace(int64_t neurons, int64_t rows)
+  Workspace(int64_t neurons, int64_t rows, uintptr_t like = 0)
       : stride_((neurons + kLine - 1) / kLine * kLine + 3 * kLine),
-        memory_(static_cast<S*>(std::aligned_alloc(64, static_cast<size_t>(stride_ * rows) * sizeof(S))),
-                &std::free),
-        next_(memory_.get()) {
-    if (next_ == nullptr) {
+        memory_(std::malloc(static_cast<size_t>(stride_ * rows) * sizeof(S) + kPage + kBytes), &std::free) {
+    if (memory_ == nullptr) {
       throw std::bad_alloc();
     }
+    char* begin = static_cast<char*>(memory_.get());
+    const auto place = reinterpret_cast<uintptr_t>(begin);
+    next_ = reinterpret_cast<S*>(begin + (like / kBytes * kBytes - place) % kPage);
   }
 
   S* rows(int64_t count) {
@@ -420,9 +415,11 @@ class Workspace {
   int64_t stride() const { return stride_; }
 
  private:
-  static constexpr int64_t kLine = 64 / sizeof(S);
+  static constexpr uintptr_t kPage = 4096;
+  static constexpr uintptr_t kBytes = 64;
+  static constexpr int64_t kLine = kBytes / sizeof(S);
   int64_t stride_;
-  std::unique_ptr<S[], decltype(&std::free)> memory_;
+  std::unique_ptr<void, decltype(&std::free)> memory_;
   S* next_;
 };
 }  // namespace

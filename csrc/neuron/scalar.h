@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+#include <limits>
 #include <type_traits>
 
 #if defined(__CUDACC__)
@@ -59,5 +60,12 @@ LIF_FN S number(double value) {
 
 LIF_FN float magnitude(float a) { return fabsf(a); }
 LIF_FN double magnitude(double a) { return fabs(a); }
+// Of each of a vector: all bits but the sign.
+template <typename S>
+LIF_FN S magnitude(S a) {
+  using Bits = decltype(a < a);
+  constexpr auto kSign = std::numeric_limits<std::remove_reference_t<decltype(Bits{}[0])>>::min();
+  return (S)((Bits)a & ~(Bits{} + kSign));
+}
 
 }  // namespace lif

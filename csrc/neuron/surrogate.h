@@ -35,14 +35,14 @@ struct Surrogate {
 
 template <typename S>
 LIF_FN S fast_sigmoid(S z, S slope, S scale) {
-  const S y = add(S(1), mul(slope, magnitude(z)));
-  return mul(scale, div(S(1), mul(y, y)));
+  const S y = add(number<S>(1), mul(slope, magnitude(z)));
+  return mul(scale, div(number<S>(1), mul(y, y)));
 }
 
 template <typename S>
 LIF_FN S atan_shape(S z, S slope, S scale) {
   const S y = mul(slope, z);
-  return mul(scale, div(S(1), add(S(1), mul(y, y))));
+  return mul(scale, div(number<S>(1), add(number<S>(1), mul(y, y))));
 }
 
 template <typename S>

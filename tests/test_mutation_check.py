@@ -1,0 +1,13 @@
+"""The mutations of mutation_check.py, which runs for a quarter of an hour and not here, are of the kernels as they are."""
+
+from __future__ import annotations
+
+import pytest
+from mutation_check import MUTATIONS, ROOT, Mutation
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_what_a_mutation_breaks_is_there(mutation: Mutation) -> None:
+    text = (ROOT / mutation.path).read_text()
+    assert mutation.right in text, f"{mutation.path} no longer says {mutation.right!r}"
+    assert text.replace(mutation.right, mutation.wrong) != text
