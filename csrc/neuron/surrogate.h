@@ -33,16 +33,27 @@ struct Surrogate {
   int64_t points = 0;
 };
 
+// Of a scale of 1, which is left out: a product with 1 is exact.
+template <typename S>
+LIF_FN S fast_sigmoid(S z, S slope) {
+  const S y = add(number<S>(1), mul(slope, magnitude(z)));
+  return div(number<S>(1), mul(y, y));
+}
+
 template <typename S>
 LIF_FN S fast_sigmoid(S z, S slope, S scale) {
-  const S y = add(number<S>(1), mul(slope, magnitude(z)));
-  return mul(scale, div(number<S>(1), mul(y, y)));
+  return mul(scale, fast_sigmoid(z, slope));
+}
+
+template <typename S>
+LIF_FN S atan_shape(S z, S slope) {
+  const S y = mul(slope, z);
+  return div(number<S>(1), add(number<S>(1), mul(y, y)));
 }
 
 template <typename S>
 LIF_FN S atan_shape(S z, S slope, S scale) {
-  const S y = mul(slope, z);
-  return mul(scale, div(number<S>(1), add(number<S>(1), mul(y, y))));
+  return mul(scale, atan_shape(z, slope));
 }
 
 template <typename S>
