@@ -1,0 +1,217 @@
+"""The CPU kernels of several revisions against each other, on one thread.
+
+    python bench/revisions.py HEAD~1 . --shapes 25x512 25x131072
+    python bench/revisions.py v0.1.0 . --learn-beta
+
+A revision is what git knows by that name; ``.`` is the working tree. Each is compiled without torch and
+loaded into this one process, where all take turns, and must give the bits of the first. Memory is taken
+once, and its tensors begin at other places of their pages in each round: a kernel can be twice as slow
+where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/rows.inl). The copy
+moves what forward has to move, and ``x + g`` what the way back has to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT / "tests"))
+
+from _compile import build_flags  # noqa: E402  (found through the line above)
+
+_PAGE, _LINE = 4096, 64
+_Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
+
+
+class Call(ctypes.Structure):
+    """As in revisions.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "neurons", "repeat", "checkpoint_every")),
+        *((name, ctypes.c_int32) for name in ("bfloat16", "constant")),
+        *((name, ctypes.c_void_p) for name in ("x", "grad", "spikes", "grad_x")),
+        *((name, ctypes.c_void_p) for name in ("count", "grad_beta", "checkpoints")),
+    )
+
+
+def compiled(revision: str, folder: Path) -> ctypes.CDLL:
+    """The kernels of a revision as a library."""
+    source = _ROOT
+    if revision != ".":
+        source = folder / "source"
+        source.mkdir(parents=True)
+        archive = subprocess.run(
+            ["git", "-C", str(_ROOT), "archive", revision, "csrc"], check=True, capture_output=True
+        ).stdout
+        subprocess.run(["tar", "-x", "-C", str(source)], input=archive, check=True)
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise SystemExit("no C++ compiler: set CXX to one")
+    flags = [*build_flags("CXX_FLAGS"), "-std=c++20", "-fPIC", f"-I{source / 'csrc'}"]
+    driver = _ROOT / "bench" / "revisions.cpp"
+    sources = [driver, *sorted((source / "csrc" / "cpu").glob("lif_*.cpp"))]
+    folder.mkdir(exist_ok=True)
+
+    def compile_one(path: Path) -> str:
+        target = str(folder / f"{path.stem}.o")
+        subprocess.run([compiler, *flags, "-c", str(path), "-o", target], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, sources))
+    library = folder / "kernels.so"
+    subprocess.run([compiler, "-shared", *objects, "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+class Tensors:
+    """The memory of a case, and a call on it."""
+
+    def __init__(self, steps: int, neurons: int, options: argparse.Namespace) -> None:
+        size = 2 if options.bfloat16 else 4
+        chunks = max(2, (steps + 16) // 32)
+        self.steps, self.neurons = steps, neurons
+        self.every = 0 if steps <= 48 else -(-steps // chunks)
+        self.options = options
+        self.random = np.random.default_rng(0)
+        series = steps * neurons * size
+        self.of_x = neurons * size if options.constant else series
+        self.x, self.grad, self.spikes, self.grad_x = (
+            np.zeros(series + 2 * _PAGE, np.uint8) for _ in range(4)
+        )
+        self.count, self.grad_beta = (np.zeros(neurons, np.float32) for _ in range(2))
+        self.checkpoints = np.zeros((-(-steps // self.every) if self.every else 1) * neurons, np.float32)
+        for memory in (self.x, self.grad):
+            values = self.random.normal(0.3, 0.5, memory.size // size).astype(np.float32)
+            words = values.view(np.uint32) >> 16 if options.bfloat16 else values.view(np.uint32)
+            memory.view(np.uint16 if options.bfloat16 else np.uint32)[:] = words
+        self.move()
+
+    def move(self) -> None:
+        """Let each tensor begin at another line of its page."""
+        memories = (self.x, self.grad, self.spikes, self.grad_x)
+        lengths = (self.of_x, self.spikes.size - 2 * _PAGE, self.spikes.size - 2 * _PAGE, self.of_x)
+        places = self.random.integers(0, _PAGE // _LINE, 4) * _LINE
+        self.views = [
+            memory[(at := int(place - memory.ctypes.data) % _PAGE) : at + length]
+            for memory, length, place in zip(memories, lengths, places, strict=True)
+        ]
+
+    def call(self, repeat: int) -> Call:
+        x, grad, spikes, grad_x = (view.ctypes.data for view in self.views)
+        return Call(
+            self.steps,
+            self.neurons,
+            repeat,
+            self.every,
+            self.options.bfloat16,
+            self.options.constant,
+            x,
+            self.grad.ctypes.data if self.options.constant else grad,
+            spikes,
+            grad_x,
+            self.count.ctypes.data if self.options.constant else None,
+            self.grad_beta.ctypes.data if self.options.learn_beta else None,
+            self.checkpoints.ctypes.data if self.every else None,
+        )
+
+    def results(self) -> list[_Bytes]:
+        """Copies of what a call has written."""
+        outputs = (*self.views[2:], self.count.view(np.uint8), self.grad_beta.view(np.uint8))
+        return [output.copy() for output in outputs]
+
+    def copy(self, repeat: int) -> tuple[float, float]:
+        """The seconds of moving what the two passes have to move."""
+        x, grad, spikes, grad_x = self.views
+        began = time.perf_counter()
+        for _ in range(repeat):
+            np.copyto(spikes[: x.size], x)
+        half = time.perf_counter()
+        a, b, out = (view[: self.of_x].view(np.float32) for view in (x, grad, grad_x))
+        for _ in range(repeat):
+            np.add(a, b, out=out)
+        return half - began, time.perf_counter() - half
+
+
+def timed(library: ctypes.CDLL, call: Call) -> tuple[float, float]:
+    """Seconds forward and back."""
+    began = time.perf_counter()
+    library.run_forward(ctypes.byref(call))
+    half = time.perf_counter()
+    library.run_backward(ctypes.byref(call))
+    return half - began, time.perf_counter() - half
+
+
+def quantiles(times: list[float]) -> str:
+    """The median, and the tenth and the ninetieth of a hundred."""
+    low, *_, high = statistics.quantiles(times, n=10)
+    return f"{statistics.median(times):6.3f} ({low:.3f} to {high:.3f})"
+
+
+def compare(libraries: dict[str, ctypes.CDLL], steps: int, neurons: int, options: argparse.Namespace) -> None:
+    """Verify, time and print one shape."""
+    tensors = Tensors(steps, neurons, options)
+    first: list[_Bytes] = []
+    for name, kernels in libraries.items():
+        timed(kernels, tensors.call(1))
+        results = tensors.results()
+        first = first or results
+        if not all(np.array_equal(one, other) for one, other in zip(first, results, strict=True)):
+            raise SystemExit(f"{name} gives other bits than {next(iter(libraries))} on [{steps}, {neurons}]")
+    repeat = max(1, 2_000_000 // (steps * neurons))
+    work = repeat * steps * neurons / 1e9
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in (*libraries, "copy")}
+    began = time.perf_counter()
+    while time.perf_counter() - began < options.seconds or len(times["copy"][0]) < 10:
+        tensors.move()
+        for name, (forward, backward) in times.items():
+            library = libraries.get(name)
+            once = timed(library, tensors.call(repeat)) if library else tensors.copy(repeat)
+            forward.append(once[0] / work)
+            backward.append(once[1] / work)
+    print(f"\n[{steps}, {neurons}], ns a neuron-step: median (tenth to ninetieth of a hundred)")
+    for name, (forward, backward) in times.items():
+        print(f"  {name:20} forward {quantiles(forward)}   backward {quantiles(backward)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("revisions", nargs="+")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=["25x512", "25x131072", "16x1048576"],
+        metavar="TxN",
+        help="%(default)s",
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each shape (%(default)s)")
+    parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--learn-beta", action="store_true")
+    parser.add_argument("--constant", action="store_true", help="a constant input, and counts out")
+    options = parser.parse_args()
+    shapes = [tuple(int(size) for size in shape.split("x")) for shape in options.shapes]
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = {
+            revision: compiled(revision, Path(folder) / str(i))
+            for i, revision in enumerate(options.revisions)
+        }
+        for steps, neurons in shapes:
+            compare(libraries, steps, neurons, options)
+
+
+if __name__ == "__main__":
+    main()
