@@ -10,7 +10,7 @@ from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
 
 from lif_cuda import functional, reference
-from lif_cuda.surrogate import FastSigmoid, Surrogate
+from lif_cuda.surrogate import ATan, FastSigmoid, Surrogate, Triangle
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -68,6 +68,35 @@ def test_options_identical_to_the_reference(
         surrogate=FastSigmoid(25.0, scale=0.7),
     )
     assert_same_numbers(fused, expected)
+
+
+@pytest.mark.parametrize("threshold", [1.0, ()], ids=["", "threshold-learns"])
+@pytest.mark.parametrize("beta", [0.9, (70,)], ids=["", "beta-learns"])
+@pytest.mark.parametrize("gain", [1.0, 0.75])
+@pytest.mark.parametrize("output", ["spikes", "count"])
+@pytest.mark.parametrize("constant", [False, True], ids=["series", "constant"])
+@pytest.mark.parametrize(
+    "surrogate",
+    [FastSigmoid(10.0), FastSigmoid(25.0, scale=0.7), ATan(2.0), ATan(3.0), Triangle(1.0)],
+    ids=str,
+)
+def test_each_way_back(
+    surrogate: Surrogate,
+    constant: bool,
+    output: str,
+    gain: float,
+    beta: float | tuple[int, ...],
+    threshold: float | tuple[int, ...],
+) -> None:
+    """The CPU kernels have a loop for each of these; also for the rest of a tile, a block and a chunk."""
+    for steps in (9, 53):
+        inputs = draw(steps, (70,), torch.float32, constant=constant, count=output == "count", beta=beta)
+        if threshold == ():
+            inputs = inputs._replace(threshold=torch.tensor(0.9))
+        fused, expected = both(
+            inputs, steps=steps if constant else None, output=output, gain=gain, surrogate=surrogate
+        )
+        assert_same_numbers(fused, expected)
 
 
 PARAMETER_SHAPES = [(), (1,), (7,), (3, 7), (3, 1), (1, 7), (1, 1)]
@@ -323,3 +352,17 @@ def test_outputs_written_past_the_caches(beyond: int, dtype: torch.dtype, thread
         results.append((out.spikes, out.trace_before_reset, membrane, gradient))
     for fused, expected in zip(*results, strict=True):
         assert torch.equal(fused, expected)
+
+
+@pytest.mark.parametrize("ahead", [0, 32, 512])
+def test_spikes_written_past_the_caches(ahead: int, threads: int) -> None:
+    """The most common neuron has its own way of writing them, where x lies at another place of its page."""
+    size = 2**26 // (5 * 4) // 64 * 64 + 64
+    values = torch.randn(5 * size + ahead, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
+    x = values[ahead:].view(5, size)
+    spikes, membrane = functional.lif(x, 0.9)
+    expected, final = reference.lif(x, 0.9)
+    assert torch.equal(spikes, expected)
+    assert torch.equal(membrane, final)
+    # In rows that begin anywhere in a cache line.
+    assert torch.equal(functional.lif(x[:, 3:], 0.9)[0], expected[:, 3:])
