@@ -27,7 +27,9 @@ from _compile import ROOT, build_flags, cxx
 from host_cuda.harness import _target_version
 
 CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
-ROWS, PLAIN, BACK, GENERAL = (f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_backward", "general"))
+ROWS, PLAIN, BACK, GENERAL = (
+    f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_backward", "general")
+)
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900

@@ -1,4 +1,4 @@
-"""The mutations of mutation_check.py, which runs for a quarter of an hour and not here, are of the kernels as they are."""
+"""What mutation_check.py would break, which takes too long for here, is there in the kernels as they are."""
 
 from __future__ import annotations
 
