@@ -65,7 +65,7 @@ template <typename S>
 LIF_FN S magnitude(S a) {
   using Bits = decltype(a < a);
   constexpr auto kSign = std::numeric_limits<std::remove_reference_t<decltype(Bits{}[0])>>::min();
-  return (S)((Bits)a & ~(Bits{} + kSign));
+  return reinterpret_cast<S>(reinterpret_cast<Bits>(a) & ~(Bits{} + kSign));
 }
 
 }  // namespace lif
