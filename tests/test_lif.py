@@ -97,6 +97,9 @@ def test_each_way_back(
             inputs, steps=steps if constant else None, output=output, gain=gain, surrogate=surrogate
         )
         assert_same_numbers(fused, expected)
+        # Sums of some hundred terms in two orders; that they are there at all is what is asked here.
+        for sums in ("grad_beta", "grad_threshold"):
+            torch.testing.assert_close(getattr(fused, sums), getattr(expected, sums), rtol=1e-3, atol=1e-3)
 
 
 PARAMETER_SHAPES = [(), (1,), (7,), (3, 7), (3, 1), (1, 7), (1, 1)]
