@@ -1,7 +1,7 @@
 """The CPU kernels of several revisions against each other, on one thread.
 
     python bench/revisions.py HEAD~1 . --shapes 25x512 25x131072
-    python bench/revisions.py v0.1.0 . --learn-beta
+    python bench/revisions.py d97b03b . --learn-beta
 
 A revision is what git knows by that name; ``.`` is the working tree. Each is compiled without torch and
 loaded into this one process, where all take turns, and must give the bits of the first. Memory is taken
@@ -29,7 +29,7 @@ import numpy as np
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT / "tests"))
 
-from _compile import build_flags  # noqa: E402  (found through the line above)
+from _compile import build_flags  # noqa: E402  (the flags of the build, found through the line above)
 
 _PAGE, _LINE = 4096, 64
 _Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -53,9 +53,14 @@ def compiled(revision: str, folder: Path) -> ctypes.CDLL:
         source = folder / "source"
         source.mkdir(parents=True)
         archive = subprocess.run(
-            ["git", "-C", str(_ROOT), "archive", revision, "csrc"], check=True, capture_output=True
-        ).stdout
-        subprocess.run(["tar", "-x", "-C", str(source)], input=archive, check=True)
+            ["git", "-C", str(_ROOT), "archive", revision, "csrc"], check=False, capture_output=True
+        )
+        if archive.returncode:
+            reason = archive.stderr.decode().strip()
+            raise SystemExit(
+                f"{revision!r} must be a revision that git knows, or . (what lies here): {reason}"
+            )
+        subprocess.run(["tar", "-x", "-C", str(source)], input=archive.stdout, check=True)
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise SystemExit("no C++ compiler: set CXX to one")
@@ -186,6 +191,14 @@ def compare(libraries: dict[str, ctypes.CDLL], steps: int, neurons: int, options
         print(f"  {name:20} forward {quantiles(forward)}   backward {quantiles(backward)}")
 
 
+def shape_of(text: str) -> tuple[int, int]:
+    """Time steps and neurons, written TxN."""
+    steps, _, neurons = text.partition("x")
+    if not (steps.isdecimal() and neurons.isdecimal() and int(steps) and int(neurons)):
+        raise argparse.ArgumentTypeError(f"a shape must be TxN, as in 25x512, got {text!r}")
+    return int(steps), int(neurons)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -194,22 +207,22 @@ def main() -> None:
     parser.add_argument(
         "--shapes",
         nargs="+",
-        default=["25x512", "25x131072", "16x1048576"],
+        type=shape_of,
+        default=[(25, 512), (25, 131072), (16, 1048576)],
         metavar="TxN",
-        help="%(default)s",
+        help="time steps and neurons, as in 25x512",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="for each shape (%(default)s)")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--learn-beta", action="store_true")
     parser.add_argument("--constant", action="store_true", help="a constant input, and counts out")
     options = parser.parse_args()
-    shapes = [tuple(int(size) for size in shape.split("x")) for shape in options.shapes]
     with tempfile.TemporaryDirectory() as folder:
         libraries = {
             revision: compiled(revision, Path(folder) / str(i))
             for i, revision in enumerate(options.revisions)
         }
-        for steps, neurons in shapes:
+        for steps, neurons in options.shapes:
             compare(libraries, steps, neurons, options)
 
 
