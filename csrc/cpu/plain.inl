@@ -54,6 +54,20 @@ Rows<T> rows_of(const Series<T>& series, const Block& block, int64_t t) {
                                 : Rows<T>{row_of(series, block, t), series.time_stride, series.uniform};
 }
 
+// The same rows from a step on.
+template <typename T>
+Rows<T> later(Rows<T> rows, int64_t steps) {
+  rows.data += rows.data == nullptr ? 0 : steps * rows.stride;
+  return rows;
+}
+
+// And from a neuron on.
+template <typename T>
+Rows<T> beyond(Rows<T> rows, int64_t neurons) {
+  rows.data += rows.data == nullptr || rows.uniform ? 0 : neurons;
+  return rows;
+}
+
 template <typename T, typename S = StateOf<T>>
 [[gnu::always_inline]] inline Group<S> load_group(const Rows<const T>& rows, int64_t step, int64_t i) {
   if (!rows.uniform) {
@@ -319,18 +333,13 @@ void forward_tile(const Neuron<S>& neuron, const ForwardTile<T>& tile, const Pla
     rest.counting = tile.counting;
     for (int64_t j = 0; j < tile.steps; j += kTileSteps) {
       rest.steps = j + kTileSteps < tile.steps ? kTileSteps : tile.steps - j;
-      const auto later = [&](auto of) {
-        of.data += of.data == nullptr ? 0 : j * of.stride;
-        return of;
-      };
-      rest.x = x.read(later(tile.x), rest.steps, whole, n - whole);
-      rest.u = later(tile.u);
-      rest.u.data += rest.u.data == nullptr ? 0 : whole;
+      rest.x = x.read(later(tile.x, j), rest.steps, whole, n - whole);
+      rest.u = beyond(later(tile.u, j), whole);
       rest.spikes = tile.spikes.data == nullptr ? Rows<T>{} : spikes.rows();
       rest.trace = tile.trace.data == nullptr ? Rows<T>{} : trace.rows();
       forward_groups(neuron, rest, rows.from(whole), kWidth);
-      spikes.write(later(tile.spikes), rest.steps, whole, n - whole);
-      trace.write(later(tile.trace), rest.steps, whole, n - whole);
+      spikes.write(later(tile.spikes, j), rest.steps, whole, n - whole);
+      trace.write(later(tile.trace, j), rest.steps, whole, n - whole);
     }
   }
 }

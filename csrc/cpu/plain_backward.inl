@@ -59,20 +59,6 @@ struct KeptRows {
   }
 };
 
-// The same rows from a step on.
-template <typename T>
-Rows<T> later(Rows<T> rows, int64_t steps) {
-  rows.data += rows.data == nullptr ? 0 : steps * rows.stride;
-  return rows;
-}
-
-// And from a neuron on.
-template <typename T>
-Rows<T> beyond(Rows<T> rows, int64_t neurons) {
-  rows.data += rows.data == nullptr || rows.uniform ? 0 : neurons;
-  return rows;
-}
-
 // Computing again.
 
 template <typename T, typename S = StateOf<T>>
@@ -168,7 +154,7 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
   const int64_t n = block.size;
   const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
   load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
-  if (args.grad_parameter[kBeta] != nullptr) {
+  if (kept.u.data != nullptr && args.grad_parameter[kBeta] != nullptr) {
     copy_row(rows.start, rows.v, n);
   }
   SlopesTile<T> slopes;
@@ -224,13 +210,13 @@ In in_of(const BackwardTile<T>& tile) {
 }
 
 // `kSum`: x is constant, and its gradient is summed; otherwise there is a row of it for each step.
-// `slopes`: where the surrogate derivatives of the tile's neurons stand.
+// `slopes`: the surrogate derivatives, from the group's first neuron on.
 template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLearning, typename T,
           typename S = StateOf<T>>
 [[gnu::always_inline]] inline void backward_group(const BackwardTile<T>& tile, const PlainRows<S>& rows,
                                                   const Rows<const S>& slopes, int64_t i) {
-  constexpr bool kThreshold = kLearning && kKept == Kept::u;
-  constexpr bool kSpikes = kReset == Reset::zero || kThreshold;
+  constexpr bool kByTheta = kLearning && kKept == Kept::u;
+  constexpr bool kSpikes = kReset == Reset::zero || kByTheta;
   const auto beta = load_group(rows.beta + i);
   const auto theta = load_group(rows.theta + i);
   const auto v_reset = load_group(rows.v_reset + i);
@@ -245,7 +231,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   if constexpr (kLearning) {
     grad_beta = load_group(rows.grad_beta + i);
   }
-  if constexpr (kThreshold) {
+  if constexpr (kByTheta) {
     grad_theta = load_group(rows.grad_theta + i);
   }
   const auto plus = [](auto one, auto other) { return add(one, other); };
@@ -266,7 +252,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
     if constexpr (kSpikes) {
       u = load_group(tile.u.at(j, i));
     }
-    const auto slope = load_group(slopes.at(j, i));
+    const auto slope = load_group(slopes.at(j, 0));
     for (int64_t k = 0; k < kGroup; ++k) {
       if constexpr (kSpikes) {
         s.at[k] = fire(u.at[k], theta.at[k], false);
@@ -274,7 +260,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
       const auto e = reach_spike(kReset, kDetached, g.at[k], u.at[k], theta.at[k], v_reset.at[k], a.at[k]);
       const auto through = mul(e, slope.at[k]);
       d.at[k] = add(keep(kReset, a.at[k], s.at[k]), through);
-      if constexpr (kThreshold) {
+      if constexpr (kByTheta) {
         grad_theta.at[k] = add(grad_theta.at[k], threshold_gradient(kReset, through, a.at[k], s.at[k]));
       }
       a.at[k] = mul(beta.at[k], d.at[k]);
@@ -312,7 +298,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   if constexpr (kLearning) {
     store_group(rows.grad_beta + i, grad_beta);
   }
-  if constexpr (kThreshold) {
+  if constexpr (kByTheta) {
     store_group(rows.grad_theta + i, grad_theta);
   }
 }
@@ -327,7 +313,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   constexpr int64_t kWidth = kGroup * kLanes<S>;
   if constexpr (kKept == Kept::slopes) {
     for (int64_t i = 0; i < n; i += kWidth) {
-      backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows, tile.slopes, i);
+      backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows, beyond(tile.slopes, i), i);
     }
   } else {
     alignas(64) S h[kTileSteps * kStrip];
@@ -335,9 +321,9 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
       const int64_t end = smaller(strip + kStrip, n);
       surrogate_rows(h, kStrip, tile.u.at(0, strip), tile.u.stride, rows.theta + strip, surrogate, tile.steps,
                      end - strip);
-      const Rows<const S> slopes{h - strip, kStrip, false};
       for (int64_t i = strip; i < end; i += kWidth) {
-        backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows, slopes, i);
+        backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows,
+                                                                       {h + i - strip, kStrip, false}, i);
       }
     }
   }
