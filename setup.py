@@ -27,31 +27,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import lif_build  # noqa: E402  (found through the line above)
-
-# Multiplications and additions are rounded apart, as in the reference: no contraction to FMA.
-# Without -fno-trapping-math the comparisons do not vectorise. -g0 undoes the -g of Python's own
-# flags, with which torch's headers are slow to compile and the libraries large.
-CXX_FLAGS = [
-    "-O3",
-    "-g0",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    # GCC would turn "fire, then reset if it fired" into branches, and vectorise neither.
-    "-fno-thread-jumps",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unused-parameter",
-]
-NVCC_FLAGS = [
-    "-O3",
-    "--fmad=false",
-    "--threads=2",
-    "-Xcompiler=-g0,-ffp-contract=off,-fvisibility=hidden",
-]
-# An operator that is declared and not defined fails here and not when the library is loaded.
-LINK_FLAGS = ["-Wl,--no-undefined"]
+from lif_build import CXX_FLAGS, LINK_FLAGS, NVCC_FLAGS  # noqa: E402
 
 
 def define_string(name: str, value: str) -> tuple[str, str]:

@@ -5,8 +5,10 @@
 
 Every contender is first verified against the reference; over a wrong answer no time is printed. Contenders
 take turns, round by round, so that whatever else the machine does falls on all of them alike; medians with
-quartiles. The copy is the bound: it moves the bytes that the case must move and allocates what it must
-allocate. Forward: ``x.clone()`` and a fresh membrane. With backward: beside it ``x + g``.
+quartiles of the turns in which the processor was not disturbed (_turns.py), and beside them of all.
+
+The copy is the bound: it moves the bytes that the case must move and allocates what it must allocate.
+Forward: ``x.clone()`` and a fresh membrane. With backward: beside it ``x + g``.
 
 Tables: the cases; the overhead of a call in microseconds; cost as T and as the number of neurons grows; a
 large call at once and after idling.
@@ -15,7 +17,6 @@ large call at once and after idling.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
 import time
@@ -30,6 +31,7 @@ from _contenders import BETA, Contender, contenders, lif_cuda_fused, wrong
 from _empty_operator import empty_operator
 from _files import write_json
 from _memory import available_bytes, peak_bytes, recycle, saved_bytes
+from _turns import Yardstick, interleaved, summarise, synchronise
 from torch import Tensor
 
 from lif_cuda import LIF, _ops, functional
@@ -81,89 +83,6 @@ class Case:
         return f"[{self.steps}, {self.batch}, {self.neurons}] {str(self.dtype)[6:]} {kind}"
 
 
-@dataclass
-class Timing:
-    """Seconds a call: the median and the quartiles over the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-
-def summarise(times: Sequence[float]) -> Timing:
-    """Median and quartiles of at least one time."""
-    if len(times) < 2:
-        return Timing(times[0], times[0], times[0])
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, low, high)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def between_events(call: Callable[[], object], flush: Tensor) -> float:
-    """Seconds of one call on a GPU, behind the writing of ``flush``."""
-    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    flush.zero_()
-    began.record()
-    call()
-    ended.record()
-    ended.synchronize()
-    return float(began.elapsed_time(ended)) / 1e3
-
-
-def interleaved(
-    calls: dict[str, Callable[[], object]],
-    seconds: float,
-    device: torch.device,
-) -> dict[str, list[float]]:
-    """Time the calls in turns, for about ``seconds`` in all and at least five rounds.
-
-    A turn begins with one call that is not timed, and a call shorter than two milliseconds is repeated within
-    it: what is timed is a call after others like it. The first one after another contender's, of which some
-    run millions of instructions of Python, finds no caches of its own. And where turns are seconds apart, a
-    virtual machine may have given the pages of the last one back to its host, and the next call fetches them
-    again: 6.7 instead of 1.0 ns a neuron-step for lif_cuda, whose pages are large, on [4, 32, 262144].
-
-    On a GPU a call stands between two
-    events, behind the writing of a buffer larger than the second-level cache: that empties the cache, and the
-    host has queued the call before it is done, so that no launch is waited for between the events.
-    """
-    flush = torch.empty(256 << 20, dtype=torch.uint8, device=device) if device.type == "cuda" else None
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        synchronise(device)
-        began = time.perf_counter()
-        call()
-        synchronise(device)
-        once = time.perf_counter() - began
-        repeats[name] = max(1, min(1000, round(2e-3 / max(once, 1e-7)))) if flush is None else 1
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    gc.collect()
-    gc.disable()
-    try:
-        began = time.perf_counter()
-        rounds = 0
-        while rounds < 5 or (time.perf_counter() - began < seconds and rounds < 400):
-            rounds += 1
-            for name, call in calls.items():
-                call()
-                if flush is None:
-                    start = time.perf_counter()
-                    for _ in range(repeats[name]):
-                        call()
-                    times[name].append((time.perf_counter() - start) / repeats[name])
-                else:
-                    times[name].append(between_events(call, flush))
-    finally:
-        gc.enable()
-    return times
-
-
 def call_of(run: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
     """One forward call without gradients, or one forward and backward pass."""
     if not training:
@@ -185,7 +104,9 @@ def copy_of(x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
     return lambda: (x.clone(), state.clone())
 
 
-def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def run_case(
+    case: Case, options: argparse.Namespace, device: torch.device, yardstick: Yardstick
+) -> dict[str, Any]:
     """Verify and time one case."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.steps, case.batch, case.neurons)
@@ -202,19 +123,23 @@ def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> d
             missing[contender.name] = fault
     calls: dict[str, Callable[[], object]] = {"copy": copy_of(x, grad, case.training)}
     calls |= {c.name: call_of(c.run, x, grad, case.training) for c in sound}
-    times = interleaved(calls, options.seconds, device)
-    # Of turns of the same round, which ran within the same fraction of a second.
-    ratios = {
-        name: summarise([theirs / mine for theirs, mine in zip(taken, times["lif_cuda"], strict=True)])
-        for name, taken in times.items()
-    }
+    turns = interleaved(calls, options.seconds, device, yardstick)
     return {
         "case": str(case),
         "shape": shape,
         "dtype": str(case.dtype),
         "training": case.training,
-        "seconds": {name: asdict(summarise(taken)) for name, taken in times.items()},
-        "times_of_lif_cuda": {name: asdict(ratio) for name, ratio in ratios.items()},
+        "seconds": {name: asdict(turns.timing(name)) for name in calls},
+        "times_of_lif_cuda": {name: asdict(turns.ratio(name, "lif_cuda")) for name in calls},
+        "undisturbed_turns": {name: len(turns.quiet(name)) for name in calls},
+        "all_turns": {
+            name: {
+                "turns": len(taken),
+                "seconds": asdict(summarise(taken)),
+                "times_of_lif_cuda": asdict(turns.ratio(name, "lif_cuda", quiet=False)),
+            }
+            for name, taken in turns.seconds.items()
+        },
         "saved_bytes_per_neuron_step": {
             c.name: saved_bytes(c.run, x) / case.neuron_steps for c in sound if case.training
         },
@@ -226,12 +151,14 @@ def run_case(case: Case, options: argparse.Namespace, device: torch.device) -> d
         "compile_seconds": {c.name: c.setup_seconds for c in sound if c.setup_seconds},
         "differences": {c.name: c.difference for c in sound if c.difference},
         "missing": missing,
-        "gigabytes_per_second": case.bytes / statistics.median(times["lif_cuda"]) / 1e9,
+        "gigabytes_per_second": case.bytes / turns.timing("lif_cuda").median / 1e9,
         "neuron_steps": case.neuron_steps,
     }
 
 
-def constant_counts(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+def constant_counts(
+    options: argparse.Namespace, device: torch.device, yardstick: Yardstick
+) -> list[dict[str, Any]]:
     """Constant input, counts out: bound by arithmetic, 4 + 4 / T bytes a neuron-step and less."""
     rows = []
     for steps, neurons in ((25, 128_000), (100, 65_536)):
@@ -247,10 +174,11 @@ def constant_counts(options: argparse.Namespace, device: torch.device) -> list[d
             out = functional.lif(leaf, BETA, steps=steps, output="count", return_state=False)
             return torch.autograd.grad(out, leaf, grad)
 
-        times = interleaved({"forward": forward, "training": training}, options.seconds, device)
+        calls: dict[str, Callable[[], object]] = {"forward": forward, "training": training}
+        turns = interleaved(calls, options.seconds, device, yardstick)
         rows.append(
             {"shape": (steps, neurons)}
-            | {name: statistics.median(taken) / steps / neurons for name, taken in times.items()}
+            | {name: turns.timing(name).median / steps / neurons for name in calls}
         )
     return rows
 
@@ -266,7 +194,9 @@ class _Trivial(torch.autograd.Function):
         return torch.empty_like(grads[0])
 
 
-def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
+def overhead(
+    options: argparse.Namespace, device: torch.device, yardstick: Yardstick
+) -> dict[str, dict[str, float]]:
     """Microseconds a call on eight neurons and one step, what is paid before any arithmetic; and on few."""
     x = torch.randn(1, 1, 8, device=device)
     leaf = x.clone().requires_grad_()
@@ -308,13 +238,13 @@ def overhead(options: argparse.Namespace, device: torch.device) -> dict[str, dic
             empty = empty_operator() if device.type == "cpu" else None
             if empty is not None:
                 calls["an empty operator with its arguments"] = alone(empty)
-        times = interleaved(calls, options.seconds, device)
-        table[kind] = {name: statistics.median(taken) * 1e6 for name, taken in times.items()}
+        turns = interleaved(calls, options.seconds, device, yardstick)
+        table[kind] = {name: turns.timing(name).median * 1e6 for name in calls}
     x = torch.randn(SHAPES[0], device=device)
     calls = {name: call_of(runs[name], x, torch.ones_like(x), True) for name in ("lif_cuda's layer", "relu")}
-    times = interleaved(calls, options.seconds, device)
+    turns = interleaved(calls, options.seconds, device, yardstick)
     table[f"forward and backward, {list(SHAPES[0])}"] = {
-        name: statistics.median(taken) * 1e6 for name, taken in times.items()
+        name: turns.timing(name).median * 1e6 for name in calls
     }
     return table
 
@@ -343,7 +273,7 @@ def after_idling(device: torch.device, seconds: float = 6.0) -> dict[str, dict[s
     return table
 
 
-def scaling(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+def scaling(options: argparse.Namespace, device: torch.device, yardstick: Yardstick) -> list[dict[str, Any]]:
     """Forward and backward of lif_cuda as T and as the number of neurons grows."""
     largest = options.largest
     shapes = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
@@ -359,10 +289,9 @@ def scaling(options: argparse.Namespace, device: torch.device) -> list[dict[str,
         calls = {
             kind: call_of(lif_cuda_fused, x, grad, kind == "training") for kind in ("forward", "training")
         }
-        times = interleaved(calls, options.seconds / 4, device)
+        turns = interleaved(calls, options.seconds / 4, device, yardstick)
         rows.append(
-            {"steps": steps, "neurons": neurons}
-            | {kind: statistics.median(taken) for kind, taken in times.items()}
+            {"steps": steps, "neurons": neurons} | {kind: turns.timing(kind).median for kind in calls}
         )
     return rows
 
@@ -382,9 +311,13 @@ def table_of(results: dict[str, Any]) -> str:
             verdict = ""
             if target is not None:
                 verdict = f"  target {target:.2f}" + ("" if ratio["median"] >= target else "  MISSED")
+            all_turns = row["all_turns"][name]
             lines.append(
                 f"  {name:16}{timing['median'] / row['neuron_steps'] * 1e9:9.3f} ns"
-                f"{ratio['median']:9.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}){verdict}"
+                f"{ratio['median']:9.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f})"
+                f"  {row['undisturbed_turns'][name]:3} turns of {all_turns['turns']:3}, of all"
+                f"{all_turns['seconds']['median'] / row['neuron_steps'] * 1e9:9.3f} ns"
+                f"{all_turns['times_of_lif_cuda']['median']:9.2f} x{verdict}"
             )
         if row["saved_bytes_per_neuron_step"]:
             saved = ", ".join(f"{n} {b:.1f}" for n, b in row["saved_bytes_per_neuron_step"].items())
@@ -433,6 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.recycled:
         recycle()
     device = torch.device(options.device)
+    yardstick = Yardstick()
     results: dict[str, Any] = {
         "format": 1,
         "command": _machine.command(),
@@ -452,11 +386,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     print(f"{case}: left out, more than the memory there is", file=sys.stderr)
                     continue
                 print(case, file=sys.stderr, flush=True)
-                results["cases"].append(run_case(case, options, device))
-    results["constant_input_counts"] = constant_counts(options, device)
-    results["overhead_microseconds"] = overhead(options, device)
+                results["cases"].append(run_case(case, options, device, yardstick))
+    results["constant_input_counts"] = constant_counts(options, device, yardstick)
+    results["overhead_microseconds"] = overhead(options, device, yardstick)
     # Sizes of every kind would leave recycled memory in pieces that no later one fits into.
-    results["scaling"] = [] if options.recycled else scaling(options, device)
+    results["scaling"] = [] if options.recycled else scaling(options, device, yardstick)
     if not (options.quick or options.recycled) and options.largest >= 2**25:
         results["after_idling"] = after_idling(device)
     print(table_of(results))

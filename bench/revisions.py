@@ -7,7 +7,8 @@ A revision is what git knows by that name; ``.`` is the working tree. Each is co
 loaded into this one process, where all take turns, and must give the bits of the first. Memory is taken
 once, and its tensors begin at other places of their pages in each round: a kernel can be twice as slow
 where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/rows.inl). The copy
-moves what forward has to move, and ``x + g`` what the way back has to.
+moves what forward has to move, and ``x + g`` what the way back has to. Of the rounds in which the processor
+was disturbed (_turns.py) the medians stand apart.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
+from _turns import Yardstick
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT / "tests"))
+sys.path.insert(0, str(_ROOT / "build_backend"))
 
-from _compile import build_flags  # noqa: E402  (the flags of the build, found through the line above)
+from lif_build import CXX_FLAGS  # noqa: E402  (found through the line above)
 
 _PAGE, _LINE = 4096, 64
 _Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -64,7 +67,7 @@ def compiled(revision: str, folder: Path) -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise SystemExit("no C++ compiler: set CXX to one")
-    flags = [*build_flags("CXX_FLAGS"), "-std=c++20", "-fPIC", f"-I{source / 'csrc'}"]
+    flags = [*CXX_FLAGS, "-std=c++20", "-fPIC", f"-I{source / 'csrc'}"]
     driver = _ROOT / "bench" / "revisions.cpp"
     sources = [driver, *sorted((source / "csrc" / "cpu").glob("lif_*.cpp"))]
     folder.mkdir(exist_ok=True)
@@ -161,11 +164,19 @@ def timed(library: ctypes.CDLL, call: Call) -> tuple[float, float]:
 
 def quantiles(times: list[float]) -> str:
     """The median, and the tenth and the ninetieth of a hundred."""
+    if len(times) < 2:
+        return "too few"
     low, *_, high = statistics.quantiles(times, n=10)
     return f"{statistics.median(times):6.3f} ({low:.3f} to {high:.3f})"
 
 
-def compare(libraries: dict[str, ctypes.CDLL], steps: int, neurons: int, options: argparse.Namespace) -> None:
+def compare(
+    libraries: dict[str, ctypes.CDLL],
+    steps: int,
+    neurons: int,
+    options: argparse.Namespace,
+    yardstick: Yardstick,
+) -> None:
     """Verify, time and print one shape."""
     tensors = Tensors(steps, neurons, options)
     first: list[_Bytes] = []
@@ -177,18 +188,29 @@ def compare(libraries: dict[str, ctypes.CDLL], steps: int, neurons: int, options
             raise SystemExit(f"{name} gives other bits than {next(iter(libraries))} on [{steps}, {neurons}]")
     repeat = max(1, 2_000_000 // (steps * neurons))
     work = repeat * steps * neurons / 1e9
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in (*libraries, "copy")}
+    names = (*libraries, "copy")
+    # Of a contender: forward and backward, each of undisturbed and of disturbed rounds.
+    times: dict[str, list[list[float]]] = {name: [[] for _ in range(4)] for name in names}
     began = time.perf_counter()
-    while time.perf_counter() - began < options.seconds or len(times["copy"][0]) < 10:
+    rounds = 0
+    while time.perf_counter() - began < options.seconds or rounds < 10:
+        rounds += 1
         tensors.move()
-        for name, (forward, backward) in times.items():
+        for name, lists in times.items():
             library = libraries.get(name)
+            before = yardstick.measure()
             once = timed(library, tensors.call(repeat)) if library else tensors.copy(repeat)
-            forward.append(once[0] / work)
-            backward.append(once[1] / work)
+            disturbed = not yardstick.undisturbed(max(before, yardstick.measure()))
+            for i in range(2):
+                lists[2 * i + disturbed].append(once[i] / work)
     print(f"\n[{steps}, {neurons}], ns a neuron-step: median (tenth to ninetieth of a hundred)")
-    for name, (forward, backward) in times.items():
-        print(f"  {name:20} forward {quantiles(forward)}   backward {quantiles(backward)}")
+    for kind, of_kind in enumerate(("undisturbed", "disturbed")):
+        for name, lists in times.items():
+            forward, backward = lists[kind], lists[2 + kind]
+            print(
+                f"  {of_kind:12}{len(forward):5} x {name:20} forward {quantiles(forward)}"
+                f"   backward {quantiles(backward)}"
+            )
 
 
 def shape_of(text: str) -> tuple[int, int]:
@@ -217,13 +239,15 @@ def main() -> None:
     parser.add_argument("--learn-beta", action="store_true")
     parser.add_argument("--constant", action="store_true", help="a constant input, and counts out")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    yardstick = Yardstick()
     with tempfile.TemporaryDirectory() as folder:
         libraries = {
             revision: compiled(revision, Path(folder) / str(i))
             for i, revision in enumerate(options.revisions)
         }
         for steps, neurons in options.shapes:
-            compare(libraries, steps, neurons, options)
+            compare(libraries, steps, neurons, options, yardstick)
 
 
 if __name__ == "__main__":

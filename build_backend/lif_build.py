@@ -1,4 +1,4 @@
-"""What to build: the decisions of setup.py, apart from it so that they can be tested.
+"""What to build and how: the decisions of setup.py, apart from it so that they can be tested.
 
 Nothing here asks for a GPU: what counts is the CUDA that torch was built with, and the compiler.
 """
@@ -24,6 +24,31 @@ CHOICES = ("auto", "cpu", "cuda")
 
 # Ampere and Hopper, and PTX, from which newer devices compile when the library is first loaded.
 DEFAULT_ARCHS = ("8.0", "9.0+PTX")
+
+# Multiplications and additions are rounded apart, as in the reference: no contraction to FMA.
+# Without -fno-trapping-math the comparisons do not vectorise. -g0 undoes the -g of Python's own
+# flags, with which torch's headers are slow to compile and the libraries large.
+CXX_FLAGS = [
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    # GCC would turn "fire, then reset if it fired" into branches, and vectorise neither.
+    "-fno-thread-jumps",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+]
+NVCC_FLAGS = [
+    "-O3",
+    "--fmad=false",
+    "--threads=2",
+    "-Xcompiler=-g0,-ffp-contract=off,-fvisibility=hidden",
+]
+# An operator that is declared and not defined fails here and not when the library is loaded.
+LINK_FLAGS = ["-Wl,--no-undefined"]
 
 BUILD_COMMANDS = frozenset({"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"})
 

@@ -1,29 +1,20 @@
-"""What the tests that compile the C++ and CUDA sources share: where those lie, and with which flags.
-
-The flags are read out of setup.py rather than repeated, so that what is tested is what is built. They
-are read as text: running setup.py would start a build.
-"""
+"""What compiles the C++ and CUDA sources besides the build shares: where those lie, and the build's flags."""
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
+sys.path.insert(0, str(ROOT / "build_backend"))
 
+from lif_build import CXX_FLAGS, NVCC_FLAGS, target_version  # noqa: E402  (found through the line above)
 
-def build_flags(name: str) -> list[str]:
-    """The list of flags that setup.py calls ``name``."""
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            flags = ast.literal_eval(node.value)
-            assert isinstance(flags, list)
-            return flags
-    raise LookupError(f"setup.py has no list {name}; the tests take the flags of the build from it")
+__all__ = ["CSRC", "CXX_FLAGS", "NVCC_FLAGS", "ROOT", "compile_source", "cxx", "target_version"]
 
 
 def cxx() -> str | None:

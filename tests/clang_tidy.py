@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _compile import CSRC, ROOT
-from host_cuda.harness import SHIM, _target_version, write_launchers
+from host_cuda.harness import SHIM, TARGET_FLAG, write_launchers
 from torch.utils import cpp_extension
 
 # setup.py's macros of build_facts.cpp; what they say does not matter here.
@@ -37,7 +37,7 @@ FACTS = (
 
 def sources(folder: Path) -> dict[str, list[str]]:
     """Each source with its own flags. A file that setup.py builds for several targets is looked at once."""
-    stable = [f"-DTORCH_TARGET_VERSION={_target_version()}"]
+    stable = [TARGET_FLAG]
     return {
         # The slowest first.
         "tests/host_cuda/entry.cpp": [*stable, f"-I{SHIM}", f"-I{folder}"],

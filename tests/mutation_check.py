@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from _compile import ROOT, build_flags, cxx
-from host_cuda.harness import _target_version
+from _compile import CXX_FLAGS, ROOT, cxx
+from host_cuda.harness import TARGET_FLAG
 
 CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
 ROWS, PLAIN, BACK, GENERAL = (
@@ -97,14 +97,14 @@ def build_cpu(folder: Path) -> None:
     sources = ["bindings/schema", "bindings/ops_cpu", "cpu/lif_baseline"]
     sources += ["cpu/lif_avx2", "cpu/lif_avx512"] if x86 else []
     flags = [
-        *build_flags("CXX_FLAGS"),
+        *CXX_FLAGS,
         "-std=c++17",
         "-fPIC",
         f"-I{folder / 'csrc'}",
         "-isystem",
         str(include),
     ]
-    flags.append(f"-DTORCH_TARGET_VERSION={_target_version()}")
+    flags.append(TARGET_FLAG)
 
     def compile_one(source: str) -> Path:
         target = folder / f"{Path(source).name}.o"

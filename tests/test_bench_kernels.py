@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import _memory
+import _turns
 import kernels
 import pytest
 import torch
@@ -51,9 +52,34 @@ def test_targets() -> None:
 
 
 def test_statistics() -> None:
-    timing = kernels.summarise([1.0, 2.0, 3.0, 4.0, 5.0])
+    timing = _turns.summarise([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
-    assert kernels.summarise([2.0]).median == 2.0
+    assert _turns.summarise([2.0]).median == 2.0
+
+
+def test_disturbed_turns_do_not_count_where_there_are_enough_others() -> None:
+    turns = _turns.Turns(
+        {"a": [1.0] * 5 + [9.0] * 5, "b": [2.0] * 10},
+        {"a": [True] * 5 + [False] * 5, "b": [True] * 10},
+    )
+    assert turns.quiet("a") == [1.0] * 5
+    assert (turns.timing("a").high, turns.ratio("b", "a").low) == (1.0, 2.0)
+    assert turns.ratio("b", "a", quiet=False).low < 1.0
+    turns.undisturbed["a"][0] = False  # four are not enough
+    assert turns.timing("a").high == 9.0 and turns.ratio("b", "a").low < 1.0
+
+
+def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each contender has its turns, and where all are disturbed there are still ENOUGH."""
+    yardstick = _turns.Yardstick(0.01)
+    assert 0 < yardstick.fastest <= yardstick.measure()
+    assert yardstick.undisturbed(yardstick.fastest) and not yardstick.undisturbed(2 * yardstick.fastest)
+    monkeypatch.setattr(yardstick, "undisturbed", lambda taken: False)
+    calls = {"one": lambda: None, "other": lambda: None}
+    turns = _turns.interleaved(calls, 0.0, torch.device("cpu"), yardstick)
+    for name in calls:
+        assert len(turns.seconds[name]) == _turns.ENOUGH and turns.quiet(name) == []
+        assert 0 < turns.timing(name).median < 1e-3
 
 
 def test_what_is_saved_is_the_input() -> None:
@@ -76,6 +102,7 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for row in results["cases"]:
         assert {"copy", "lif_cuda", "eager loop"} <= set(row["seconds"])
         assert row["times_of_lif_cuda"]["lif_cuda"]["median"] == 1.0
+        assert all(0 <= n <= row["all_turns"][name]["turns"] for name, n in row["undisturbed_turns"].items())
     assert row["peak_bytes_per_neuron_step"] == {}  # too small to tell
     assert results["machine"] and results["commit"] and results["overhead_microseconds"]
     assert (tmp_path / "kernels_rivals.png").exists() and (tmp_path / "kernels_scaling.png").exists()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from _compile import CSRC, build_flags, compile_source
+from _compile import CSRC, NVCC_FLAGS, compile_source
 
 SOURCE = CSRC / "cuda" / "lif_cuda.cu"
 REPORT = CSRC / "cuda" / "registers.txt"
@@ -80,7 +80,7 @@ def nvcc_version(nvcc: str) -> str:
 
 def compile_to(nvcc: str, kind: str, architecture: str, output: Path) -> str:
     """Compile the kernels with the flags of the build; return what the compiler printed."""
-    command = [nvcc, *build_flags("NVCC_FLAGS"), f"-I{CSRC}", f"-arch={architecture}", f"-{kind}"]
+    command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", f"-arch={architecture}", f"-{kind}"]
     return compile_source([*command, "-Xptxas", "-v", SOURCE, "-o", output])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _compile import CSRC, build_flags, compile_source, cxx
+from _compile import CSRC, CXX_FLAGS, compile_source, cxx
 from numpy.typing import NDArray
 
 SOURCE = """
@@ -51,7 +51,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Call:
     folder = tmp_path_factory.mktemp("exponential")
     source, library = folder / "functions.cpp", folder / "functions.so"
     source.write_text(SOURCE)
-    command: list[str | Path] = [compiler, *build_flags("CXX_FLAGS"), "-std=c++17", "-shared", "-fPIC"]
+    command: list[str | Path] = [compiler, *CXX_FLAGS, "-std=c++17", "-shared", "-fPIC"]
     compile_source([*command, f"-I{CSRC}", source, "-o", library])
     functions = ctypes.CDLL(str(library))
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from _compile import CSRC, build_flags, compile_source, cxx
+from _compile import CSRC, CXX_FLAGS, compile_source, cxx
 
 DRIVER = Path(__file__).resolve().parent / "host_cpu" / "driver.cpp"
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -100,7 +100,7 @@ class Drivers:
     def _compile(self, source: Path, build: str, flags: list[str]) -> Path:
         target = self._folder / f"{source.stem}.{build}.o"
         if target not in self._objects:
-            command = [self._compiler, *build_flags("CXX_FLAGS"), "-std=c++17", f"-I{CSRC}", *flags]
+            command = [self._compiler, *CXX_FLAGS, "-std=c++17", f"-I{CSRC}", *flags]
             compile_source([*command, "-c", source, "-o", target])
             self._objects[target] = target
         return target

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from _compile import CSRC, build_flags, compile_source, cxx
+from _compile import CSRC, CXX_FLAGS, compile_source, cxx
 
 SOURCES = [CSRC / "cpu" / name for name in ("rows.inl", "general.inl")]
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
@@ -62,7 +62,7 @@ def compiler() -> str:
 def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     compile_source(
-        [compiler, *build_flags("CXX_FLAGS"), "-std=c++17", f"-I{CSRC}", f"-fopt-info-vec-all={report}"]
+        [compiler, *CXX_FLAGS, "-std=c++17", f"-I{CSRC}", f"-fopt-info-vec-all={report}"]
         + ["-c", CSRC / "cpu" / f"lif_{level}.cpp", "-o", tmp_path / "kernels.o"]
     )
     text = report.read_text()

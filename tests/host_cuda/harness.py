@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from _compile import CSRC, ROOT, build_flags, compile_source
+from _compile import CSRC, CXX_FLAGS, compile_source, target_version
 from compare import autograd_in_python
 
 from lif_cuda import _ops
@@ -19,16 +17,8 @@ from lif_cuda import _ops
 SHIM = Path(__file__).resolve().parent
 SHARED_BYTES = 227 * 1024  # kSharedOptin of cuda_runtime.h
 SANITIZER_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
-
-
-def _target_version() -> str:
-    """The version of the stable ABI that the build compiles for."""
-    spec = importlib.util.spec_from_file_location("lif_build", ROOT / "build_backend" / "lif_build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return str(module.target_version(torch.__version__))
+# The stable ABI that the build compiles for.
+TARGET_FLAG = f"-DTORCH_TARGET_VERSION={target_version(torch.__version__)}"
 
 
 class HostKernels:
@@ -94,14 +84,14 @@ def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
     compile_source(
         [
             compiler,
-            *build_flags("CXX_FLAGS"),
+            *CXX_FLAGS,
             *(SANITIZER_FLAGS if sanitized else []),
             "-std=c++17",
             "-Werror",
             "-Wno-unknown-pragmas",
             "-shared",
             "-fPIC",
-            f"-DTORCH_TARGET_VERSION={_target_version()}",
+            TARGET_FLAG,
             *(f"-I{path}" for path in (CSRC, SHIM, folder)),
             "-isystem",
             torch_folder / "include",
