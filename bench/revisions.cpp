@@ -7,13 +7,14 @@ namespace {
 // gradient.
 struct Call {
   int64_t steps, neurons, repeat, checkpoint_every;
-  int32_t bfloat16, constant;
+  int32_t bfloat16, constant, reset_zero;
   const void* x;
   const void* grad;  // of the spikes; of the counts, in float, where x is constant
   void* spikes;
   void* grad_x;
-  float* count;      // in place of the spikes, where it is given
-  float* grad_beta;  // where it is given, beta is learned
+  float* count;           // in place of the spikes, where it is given
+  float* grad_beta;       // where it is given, beta is learned
+  float* grad_threshold;  // and so is the threshold
   float* checkpoints;
 };
 
@@ -24,6 +25,7 @@ void set_common(Args& args, const Call& call) {
   args.parameter[lif::kBeta].value = 0.9F;
   args.parameter[lif::kThreshold].value = 1.0F;
   args.parameter[lif::kGain].value = 1.0F;
+  args.neuron.reset = call.reset_zero ? lif::Reset::zero : lif::Reset::subtract;
 }
 
 template <typename T>
@@ -51,6 +53,7 @@ void backward(const Call& call) {
   args.checkpoints = call.checkpoints;
   args.chunk = call.checkpoints == nullptr ? call.steps : call.checkpoint_every;
   args.grad_parameter[lif::kBeta] = call.grad_beta;
+  args.grad_parameter[lif::kThreshold] = call.grad_threshold;
   if (call.count != nullptr) {
     args.grad_count = {static_cast<const float*>(call.grad), 0, 0, false};
   } else {

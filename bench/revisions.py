@@ -43,9 +43,9 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "neurons", "repeat", "checkpoint_every")),
-        *((name, ctypes.c_int32) for name in ("bfloat16", "constant")),
+        *((name, ctypes.c_int32) for name in ("bfloat16", "constant", "reset_zero")),
         *((name, ctypes.c_void_p) for name in ("x", "grad", "spikes", "grad_x")),
-        *((name, ctypes.c_void_p) for name in ("count", "grad_beta", "checkpoints")),
+        *((name, ctypes.c_void_p) for name in ("count", "grad_beta", "grad_threshold", "checkpoints")),
     )
 
 
@@ -99,7 +99,7 @@ class Tensors:
         self.x, self.grad, self.spikes, self.grad_x = (
             np.zeros(series + 2 * _PAGE, np.uint8) for _ in range(4)
         )
-        self.count, self.grad_beta = (np.zeros(neurons, np.float32) for _ in range(2))
+        self.count, self.grad_beta, self.grad_threshold = (np.zeros(neurons, np.float32) for _ in range(3))
         self.checkpoints = np.zeros((-(-steps // self.every) if self.every else 1) * neurons, np.float32)
         for memory in (self.x, self.grad):
             values = self.random.normal(0.3, 0.5, memory.size // size).astype(np.float32)
@@ -126,19 +126,21 @@ class Tensors:
             self.every,
             self.options.bfloat16,
             self.options.constant,
+            self.options.reset_zero,
             x,
             self.grad.ctypes.data if self.options.constant else grad,
             spikes,
             grad_x,
             self.count.ctypes.data if self.options.constant else None,
             self.grad_beta.ctypes.data if self.options.learn_beta else None,
+            self.grad_threshold.ctypes.data if self.options.learn_threshold else None,
             self.checkpoints.ctypes.data if self.every else None,
         )
 
     def results(self) -> list[_Bytes]:
         """Copies of what a call has written."""
-        outputs = (*self.views[2:], self.count.view(np.uint8), self.grad_beta.view(np.uint8))
-        return [output.copy() for output in outputs]
+        sums = (self.count, self.grad_beta, self.grad_threshold)
+        return [output.copy() for output in (*self.views[2:], *(row.view(np.uint8) for row in sums))]
 
     def copy(self, repeat: int) -> tuple[float, float]:
         """The seconds of moving what the two passes have to move."""
@@ -237,6 +239,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each shape (%(default)s)")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--learn-beta", action="store_true")
+    parser.add_argument("--learn-threshold", action="store_true")
+    parser.add_argument("--reset-zero", action="store_true", help="to zero, attached")
     parser.add_argument("--constant", action="store_true", help="a constant input, and counts out")
     options = parser.parse_args()
     torch.set_num_threads(1)

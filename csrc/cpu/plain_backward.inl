@@ -1,9 +1,9 @@
 // The way back through the plain neuron.
 //
 // A chunk of time steps is computed once more, in the tiles of forward, into rows of the second-level cache,
-// and walked back through in tiles of the same size. Where the membranes of the chunk are of no further use,
-// its rows hold the surrogate derivatives at once (Kept::slopes): the division hides behind the arithmetic of
-// the membrane, which waits for itself. Otherwise they hold u, and the derivatives of a strip of neurons are
+// and walked back through in tiles of the same size. The rows hold the membrane u, from which all else
+// follows, or the surrogate derivatives at once (Kept). The derivatives of the shapes that divide, which are
+// the common ones, are computed where the division hides best; those of all others for a strip of neurons in
 // a pass of their own, so that 8 surrogates and 4 resets are 8 + 4 pieces of code.
 #pragma once
 
@@ -21,21 +21,40 @@ bool is_plain(const Backward<T>& args) {
          args.grad_first.data == nullptr && args.bits == nullptr;
 }
 
+// The gradient that comes in at each step: a row of it, the same one at all steps (of counts), or whatever
+// there is.
+enum class In { rows, constant, any };
+
+template <typename T>
+In in_of(const Backward<T>& args) {
+  const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
+  if (args.grad_trace.data != nullptr) {
+    return In::any;
+  }
+  if (args.grad_spikes.data != nullptr) {
+    return counted || args.grad_spikes.uniform ? In::any : In::rows;
+  }
+  return counted ? In::constant : In::any;
+}
+
 // What is kept of each step of a chunk.
 enum class Kept {
-  u,       // the membrane before its reset, from which all else follows
+  u,       // the membrane before its reset
   slopes,  // the surrogate derivative, and the membrane that entered the step where beta is learned
 };
 
-// The shapes that divide are the common ones. With slopes backward takes 0.58 instead of 0.73 ns a
-// neuron-step where all lies in a cache, 0.77 instead of 1.14 where beta is learned, and 0.97 instead of 1.08
-// from memory.
+// Where a step's rows of 32 bits and more come in and go out, the walk back waits for memory, and a division
+// hides in it: with u, backward from memory takes 0.63 instead of 0.68 ns a neuron-step, and 0.81 instead of
+// 0.95 where beta is learned. Elsewhere it waits for its arithmetic, and a division hides in computing again,
+// where each membrane waits for the one before: with slopes, backward takes 0.60 instead of 0.68 ns in
+// bfloat16, and 0.56 instead of 0.63 for a constant input with counts and a learned beta.
 template <typename T>
 Kept kept_of(const Backward<T>& args) {
   const Shape shape = args.surrogate.shape;
-  const bool enough = args.neuron.reset == Reset::subtract && args.grad_parameter[kThreshold] == nullptr;
-  return enough && (shape == Shape::fast_sigmoid || shape == Shape::atan) && !args.x.uniform ? Kept::slopes
-                                                                                             : Kept::u;
+  const bool enough = args.neuron.reset == Reset::subtract && args.grad_parameter[kThreshold] == nullptr &&
+                      (shape == Shape::fast_sigmoid || shape == Shape::atan) && !args.x.uniform;
+  const bool wide = std::is_same_v<T, StateOf<T>> && args.grad_x.data != nullptr && args.x.time_stride != 0;
+  return enough && in_of(args) != In::any && !(wide && in_of(args) == In::rows) ? Kept::slopes : Kept::u;
 }
 
 template <typename T>
@@ -187,35 +206,43 @@ struct BackwardTile {
   Rows<const T> g, grad_trace;
   Rows<T> grad_x;
   Rows<const S> u, slopes, entered;  // of the tile's steps
-  bool first = false;    // the step before the tile's first is not in the chunk: its v is in rows.start
+  bool first = false;  // the step before the tile's first is not in the chunk: its v is in rows.start
+  In in = In::any;
   bool counted = false;  // rows.constant is part of every g
   bool by_beta = false;
   bool by_theta = false;
 };
 
-// The gradient that comes in at each step: a row of it, the same one at all steps (of counts), or whatever
-// there is. The common cases are compiled for themselves, as in forward: with slopes kept all, with u those
-// of rows in and rows out.
-enum class In { rows, constant, any };
+// The parameters that learn.
+enum class Learn { none, beta, any };
 
-template <typename T>
-In in_of(const BackwardTile<T>& tile) {
-  if (tile.grad_trace.data != nullptr) {
-    return In::any;
-  }
-  if (tile.g.data != nullptr) {
-    return tile.counted || tile.g.uniform ? In::any : In::rows;
-  }
-  return tile.counted ? In::constant : In::any;
+// Where the surrogate derivatives come from: the rows of the chunk; or, of a shape that divides and has a
+// scale of 1, from u where they are needed; or from u in strips.
+enum class Slopes { kept, fast_sigmoid, atan, strips };
+
+template <typename S>
+Slopes slopes_of(const Surrogate<S>& surrogate) {
+  const bool unit = surrogate.scale == S(1);
+  return unit && surrogate.shape == Shape::fast_sigmoid ? Slopes::fast_sigmoid
+         : unit && surrogate.shape == Shape::atan       ? Slopes::atan
+                                                        : Slopes::strips;
+}
+
+template <typename S>
+[[gnu::always_inline]] inline Group<S> fire_group(const Group<S>& u, const Group<S>& theta) {
+  return each(u, theta, [](auto membrane, auto threshold) { return fire(membrane, threshold, false); });
 }
 
 // `kSum`: x is constant, and its gradient is summed; otherwise there is a row of it for each step.
-// `slopes`: the surrogate derivatives, from the group's first neuron on.
-template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLearning, typename T,
+// `slopes`: the rows of surrogate derivatives, if there are any, from the group's first neuron on.
+template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn kLearn, typename T,
           typename S = StateOf<T>>
 [[gnu::always_inline]] inline void backward_group(const BackwardTile<T>& tile, const PlainRows<S>& rows,
-                                                  const Rows<const S>& slopes, int64_t i) {
-  constexpr bool kByTheta = kLearning && kKept == Kept::u;
+                                                  const Surrogate<S>& surrogate, const Rows<const S>& slopes,
+                                                  int64_t i) {
+  constexpr bool kByBeta = kLearn != Learn::none;
+  constexpr bool kByTheta = kLearn == Learn::any;
+  constexpr bool kInRows = kSlopes == Slopes::kept || kSlopes == Slopes::strips;
   constexpr bool kSpikes = kReset == Reset::zero || kByTheta;
   const auto beta = load_group(rows.beta + i);
   const auto theta = load_group(rows.theta + i);
@@ -228,7 +255,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   if constexpr (kSum) {
     sum = load_group(rows.grad_x + i);
   }
-  if constexpr (kLearning) {
+  if constexpr (kByBeta) {
     grad_beta = load_group(rows.grad_beta + i);
   }
   if constexpr (kByTheta) {
@@ -248,15 +275,23 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
     if (kIn == In::any && tile.grad_trace.data != nullptr) {
       a = each(a, load_group(tile.grad_trace, j, i), plus);
     }
-    Group<S> u{}, s{}, d;
-    if constexpr (kSpikes) {
+    Group<S> u{}, s{}, slope, d;
+    if constexpr (!kInRows || kSpikes) {
       u = load_group(tile.u.at(j, i));
     }
-    const auto slope = load_group(slopes.at(j, 0));
+    if constexpr (kSpikes) {
+      s = fire_group(u, theta);
+    }
+    if constexpr (kInRows) {
+      slope = load_group(slopes.at(j, 0));
+    } else {
+      const auto steepness = splat(surrogate.slope);
+      slope = each(u, theta, [&](auto membrane, auto threshold) {
+        const auto z = sub(membrane, threshold);
+        return kSlopes == Slopes::atan ? atan_shape(z, steepness) : fast_sigmoid(z, steepness);
+      });
+    }
     for (int64_t k = 0; k < kGroup; ++k) {
-      if constexpr (kSpikes) {
-        s.at[k] = fire(u.at[k], theta.at[k], false);
-      }
       const auto e = reach_spike(kReset, kDetached, g.at[k], u.at[k], theta.at[k], v_reset.at[k], a.at[k]);
       const auto through = mul(e, slope.at[k]);
       d.at[k] = add(keep(kReset, a.at[k], s.at[k]), through);
@@ -265,15 +300,15 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
       }
       a.at[k] = mul(beta.at[k], d.at[k]);
     }
-    if (kLearning && (kKept == Kept::slopes || tile.by_beta)) {
+    if (kLearn == Learn::beta || (kLearn == Learn::any && tile.by_beta)) {
       Group<S> v;
-      if constexpr (kKept == Kept::slopes) {
+      if constexpr (kSlopes == Slopes::kept) {
         v = load_group(tile.entered.at(j, i));
       } else if (j > 0 || !tile.first) {
         const auto before = load_group(tile.u.at(j - 1, i));
+        const auto spikes = fire_group(before, theta);
         for (int64_t k = 0; k < kGroup; ++k) {
-          const auto spike = fire(before.at[k], theta.at[k], false);
-          v.at[k] = reset(kReset, before.at[k], theta.at[k], v_reset.at[k], spike);
+          v.at[k] = reset(kReset, before.at[k], theta.at[k], v_reset.at[k], spikes.at[k]);
         }
       } else {
         v = load_group(rows.start + i);
@@ -295,7 +330,7 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   if constexpr (kSum) {
     store_group(rows.grad_x + i, sum);
   }
-  if constexpr (kLearning) {
+  if constexpr (kByBeta) {
     store_group(rows.grad_beta + i, grad_beta);
   }
   if constexpr (kByTheta) {
@@ -303,81 +338,110 @@ template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLea
   }
 }
 
-template <Kept kKept, Reset kReset, bool kDetached, In kIn, bool kSum, bool kLearning, typename T,
+template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn kLearn, typename T,
           typename S = StateOf<T>>
-[[gnu::noinline]] void backward_groups(const BackwardTile<T>& given, const PlainRows<S>& given_rows,
-                                       const Surrogate<S>& surrogate, int64_t n) {
+[[gnu::noinline]] void backward_groups(const BackwardTile<T>& given_tile, const PlainRows<S>& given_rows,
+                                       const Surrogate<S>& given_surrogate, int64_t n) {
   // Copies, which the compiler knows that no store can change.
-  const BackwardTile<T> tile(given);
+  const BackwardTile<T> tile(given_tile);
   const PlainRows<S> rows(given_rows);
+  const Surrogate<S> surrogate(given_surrogate);
   constexpr int64_t kWidth = kGroup * kLanes<S>;
-  if constexpr (kKept == Kept::slopes) {
-    for (int64_t i = 0; i < n; i += kWidth) {
-      backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows, beyond(tile.slopes, i), i);
-    }
-  } else {
+  if constexpr (kSlopes == Slopes::strips) {
     alignas(64) S h[kTileSteps * kStrip];
     for (int64_t strip = 0; strip < n; strip += kStrip) {
       const int64_t end = smaller(strip + kStrip, n);
       surrogate_rows(h, kStrip, tile.u.at(0, strip), tile.u.stride, rows.theta + strip, surrogate, tile.steps,
                      end - strip);
       for (int64_t i = strip; i < end; i += kWidth) {
-        backward_group<kKept, kReset, kDetached, kIn, kSum, kLearning>(tile, rows,
-                                                                       {h + i - strip, kStrip, false}, i);
+        const Rows<const S> slopes{h + i - strip, kStrip, false};
+        backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes, i);
       }
+    }
+  } else {
+    for (int64_t i = 0; i < n; i += kWidth) {
+      const Rows<const S> slopes = beyond(tile.slopes, i);
+      backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes, i);
     }
   }
 }
 
-template <Reset kReset, bool kDetached, In kIn, typename T, typename S = StateOf<T>>
-void with_slopes(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
+// The common cases are compiled for themselves: a question asked at each step of each vector costs as much as
+// its arithmetic.
+
+template <bool kDetached, In kIn, typename T, typename S = StateOf<T>>
+void from_slopes(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
                  int64_t n) {
-  constexpr Kept kKept = Kept::slopes;
+  constexpr Slopes kKept = Slopes::kept;
+  constexpr Reset kReset = Reset::subtract;
   if (tile.grad_x.data == nullptr) {
-    tile.by_beta ? backward_groups<kKept, kReset, kDetached, kIn, true, true>(tile, rows, surrogate, n)
-                 : backward_groups<kKept, kReset, kDetached, kIn, true, false>(tile, rows, surrogate, n);
+    tile.by_beta
+        ? backward_groups<kKept, kReset, kDetached, kIn, true, Learn::beta>(tile, rows, surrogate, n)
+        : backward_groups<kKept, kReset, kDetached, kIn, true, Learn::none>(tile, rows, surrogate, n);
   } else {
-    tile.by_beta ? backward_groups<kKept, kReset, kDetached, kIn, false, true>(tile, rows, surrogate, n)
-                 : backward_groups<kKept, kReset, kDetached, kIn, false, false>(tile, rows, surrogate, n);
+    tile.by_beta
+        ? backward_groups<kKept, kReset, kDetached, kIn, false, Learn::beta>(tile, rows, surrogate, n)
+        : backward_groups<kKept, kReset, kDetached, kIn, false, Learn::none>(tile, rows, surrogate, n);
   }
 }
 
-template <Kept kKept, Reset kReset, bool kDetached, typename T, typename S = StateOf<T>>
+// Rows in and rows out.
+template <Slopes kSlopes, Reset kReset, bool kDetached, typename T, typename S = StateOf<T>>
+void from_membranes(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
+                    int64_t n) {
+  constexpr In kRows = In::rows;
+  // That of most networks, without the sums of the threshold.
+  constexpr bool kCommon = kSlopes == Slopes::fast_sigmoid && kReset == Reset::subtract;
+  constexpr Learn kBeta = kCommon ? Learn::beta : Learn::any;
+  if (tile.by_theta) {
+    return backward_groups<kSlopes, kReset, kDetached, kRows, false, Learn::any>(tile, rows, surrogate, n);
+  }
+  if (tile.by_beta) {
+    return backward_groups<kSlopes, kReset, kDetached, kRows, false, kBeta>(tile, rows, surrogate, n);
+  }
+  backward_groups<kSlopes, kReset, kDetached, kRows, false, Learn::none>(tile, rows, surrogate, n);
+}
+
+template <Reset kReset, bool kDetached, typename T, typename S = StateOf<T>>
 void backward_groups(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
                      int64_t n) {
-  const In in = in_of(tile);
-  const bool sum = tile.grad_x.data == nullptr;
-  const bool learning = tile.by_beta || tile.by_theta;
-  if constexpr (kKept == Kept::slopes) {
-    in == In::rows       ? with_slopes<kReset, kDetached, In::rows>(tile, rows, surrogate, n)
-    : in == In::constant ? with_slopes<kReset, kDetached, In::constant>(tile, rows, surrogate, n)
-                         : with_slopes<kReset, kDetached, In::any>(tile, rows, surrogate, n);
-  } else if (in == In::rows && !sum) {
-    learning ? backward_groups<kKept, kReset, kDetached, In::rows, false, true>(tile, rows, surrogate, n)
-             : backward_groups<kKept, kReset, kDetached, In::rows, false, false>(tile, rows, surrogate, n);
-  } else {
-    sum ? backward_groups<kKept, kReset, kDetached, In::any, true, true>(tile, rows, surrogate, n)
-        : backward_groups<kKept, kReset, kDetached, In::any, false, true>(tile, rows, surrogate, n);
+  constexpr Slopes kStrips = Slopes::strips;
+  constexpr Learn kAny = Learn::any;
+  if constexpr (kReset == Reset::subtract) {
+    if (tile.slopes.data != nullptr) {
+      return tile.in == In::rows ? from_slopes<kDetached, In::rows>(tile, rows, surrogate, n)
+                                 : from_slopes<kDetached, In::constant>(tile, rows, surrogate, n);
+    }
+  }
+  if (tile.grad_x.data == nullptr) {
+    return backward_groups<kStrips, kReset, kDetached, In::any, true, kAny>(tile, rows, surrogate, n);
+  }
+  if (tile.in != In::rows) {
+    return backward_groups<kStrips, kReset, kDetached, In::any, false, kAny>(tile, rows, surrogate, n);
+  }
+  switch (slopes_of(surrogate)) {
+    case Slopes::fast_sigmoid:
+      return from_membranes<Slopes::fast_sigmoid, kReset, kDetached>(tile, rows, surrogate, n);
+    case Slopes::atan:
+      return from_membranes<Slopes::atan, kReset, kDetached>(tile, rows, surrogate, n);
+    case Slopes::kept:
+    case Slopes::strips:
+      return from_membranes<kStrips, kReset, kDetached>(tile, rows, surrogate, n);
   }
 }
 
-template <Kept kKept, Reset kReset, typename T, typename S = StateOf<T>>
+template <Reset kReset, typename T, typename S = StateOf<T>>
 void backward_groups(const Neuron<S>& neuron, const BackwardTile<T>& tile, const PlainRows<S>& rows,
                      const Surrogate<S>& surrogate, int64_t n) {
-  neuron.detach_reset ? backward_groups<kKept, kReset, true>(tile, rows, surrogate, n)
-                      : backward_groups<kKept, kReset, false>(tile, rows, surrogate, n);
+  neuron.detach_reset ? backward_groups<kReset, true>(tile, rows, surrogate, n)
+                      : backward_groups<kReset, false>(tile, rows, surrogate, n);
 }
 
 template <typename T, typename S = StateOf<T>>
 void backward_groups(const Neuron<S>& neuron, const BackwardTile<T>& tile, const PlainRows<S>& rows,
                      const Surrogate<S>& surrogate, int64_t n) {
-  if (tile.slopes.data != nullptr) {
-    backward_groups<Kept::slopes, Reset::subtract>(neuron, tile, rows, surrogate, n);
-  } else if (neuron.reset == Reset::subtract) {
-    backward_groups<Kept::u, Reset::subtract>(neuron, tile, rows, surrogate, n);
-  } else {
-    backward_groups<Kept::u, Reset::zero>(neuron, tile, rows, surrogate, n);
-  }
+  neuron.reset == Reset::subtract ? backward_groups<Reset::subtract>(neuron, tile, rows, surrogate, n)
+                                  : backward_groups<Reset::zero>(neuron, tile, rows, surrogate, n);
 }
 
 template <typename T, typename S = StateOf<T>>
@@ -417,6 +481,7 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   begin_sum(args.grad_parameter[kThreshold] != nullptr, rows.grad_theta);
   const S* constant = constant_gradient(args, block, rows.constant, rows.start);
   BackwardTile<T> tile;
+  tile.in = in_of(args);
   tile.counted = constant != nullptr;
   tile.by_beta = args.grad_parameter[kBeta] != nullptr;
   tile.by_theta = args.grad_parameter[kThreshold] != nullptr;
