@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import lif_build  # noqa: E402  (found through the line above)
-from lif_build import CXX_FLAGS, LINK_FLAGS, NVCC_FLAGS  # noqa: E402
 
 
 def define_string(name: str, value: str) -> tuple[str, str]:
@@ -58,10 +57,10 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
             *(f"csrc/cpu/lif_{level}.cpp" for level in simd),
         ],
         define_macros=[target],
-        extra_compile_args={"cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths())},
+        extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},
         library_dirs=cpp_extension.library_paths(),
         libraries=["c10", "torch", "torch_cpu"],
-        extra_link_args=LINK_FLAGS,
+        extra_link_args=lif_build.LINK_FLAGS,
         **common,
     )
     facts = Extension(
@@ -76,7 +75,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
             define_string("LIF_NO_CUDA_BECAUSE", plan.no_cuda_because),
             define_string("LIF_SIMD_LEVELS", ",".join(simd)),
         ],
-        extra_compile_args={"cxx": with_headers(CXX_FLAGS, [pybind11.get_include()])},
+        extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, [pybind11.get_include()])},
         **common,
     )
     node = Extension(
@@ -84,7 +83,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         ["csrc/bindings/node.cpp"],
         # torch's headers bring the pybind11 that they were written for, and all operators unless told so.
         define_macros=[("AT_PER_OPERATOR_HEADERS", None)],
-        extra_compile_args={"cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths())},
+        extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},
         library_dirs=cpp_extension.library_paths(),
         libraries=["c10", "torch", "torch_cpu", "torch_python"],
         **common,
@@ -96,12 +95,12 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         ["csrc/bindings/ops_cuda.cpp", "csrc/cuda/lif_cuda.cu"],
         define_macros=[target, ("USE_CUDA", None)],
         extra_compile_args={
-            "cxx": with_headers(CXX_FLAGS, cpp_extension.include_paths("cuda")),
-            "nvcc": NVCC_FLAGS,
+            "cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths("cuda")),
+            "nvcc": lif_build.NVCC_FLAGS,
         },
         library_dirs=cpp_extension.library_paths("cuda"),
         libraries=["c10", "torch", "torch_cpu", "c10_cuda", "torch_cuda", "cudart"],
-        extra_link_args=LINK_FLAGS,
+        extra_link_args=lif_build.LINK_FLAGS,
         **common,
     )
     return [kernels, cuda, node, facts]

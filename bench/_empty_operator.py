@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _build import target_version
 
 _BENCH = Path(__file__).resolve().parent
-sys.path.insert(0, str(_BENCH.parent / "build_backend"))
-
-from lif_build import target_version  # noqa: E402  (found through the line above)
 
 
 def empty_operator() -> Any:

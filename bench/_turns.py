@@ -12,7 +12,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class Turns:
     """The times of contenders, turn by turn; those of one round stand at the same place."""
 
     seconds: dict[str, list[float]]
-    undisturbed: dict[str, list[bool]] = field(default_factory=dict)
+    undisturbed: dict[str, list[bool]]
 
     def quiet(self, name: str) -> list[float]:
         """The undisturbed turns of a contender."""
@@ -88,7 +88,7 @@ class Turns:
         return summarise(quiet if len(quiet) >= ENOUGH else self.seconds[name])
 
     def ratio(self, name: str, to: str, *, quiet: bool = True) -> Timing:
-        """The times of ``name`` over those of ``to`` in the same rounds, which ran within a second.
+        """The times of ``name`` over those of ``to`` in the same rounds, of turns side by side.
 
         Of rounds in which both were undisturbed if ``quiet`` and where there are ENOUGH of them, else of all.
         """

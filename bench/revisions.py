@@ -19,7 +19,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _build import CXX_FLAGS
 from _turns import Yardstick
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT / "build_backend"))
-
-from lif_build import CXX_FLAGS  # noqa: E402  (found through the line above)
 
 _PAGE, _LINE = 4096, 64
 _Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]

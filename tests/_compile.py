@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "build_backend"))
+
+from lif_build import CXX_FLAGS, NVCC_FLAGS, target_version
+
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
-sys.path.insert(0, str(ROOT / "build_backend"))
-
-from lif_build import CXX_FLAGS, NVCC_FLAGS, target_version  # noqa: E402  (found through the line above)
 
 __all__ = ["CSRC", "CXX_FLAGS", "NVCC_FLAGS", "ROOT", "compile_source", "cxx", "target_version"]
 

@@ -75,6 +75,7 @@ def test_options_identical_to_the_reference(
 @pytest.mark.parametrize("gain", [1.0, 0.75])
 @pytest.mark.parametrize("output", ["spikes", "count"])
 @pytest.mark.parametrize("constant", [False, True], ids=["series", "constant"])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
 @pytest.mark.parametrize(
     "surrogate",
     [FastSigmoid(10.0), FastSigmoid(25.0, scale=0.7), ATan(2.0), ATan(3.0), Triangle(1.0)],
@@ -82,6 +83,7 @@ def test_options_identical_to_the_reference(
 )
 def test_each_way_back(
     surrogate: Surrogate,
+    reset: str,
     constant: bool,
     output: str,
     gain: float,
@@ -94,7 +96,12 @@ def test_each_way_back(
         if threshold == ():
             inputs = inputs._replace(threshold=torch.tensor(0.9))
         fused, expected = both(
-            inputs, steps=steps if constant else None, output=output, gain=gain, surrogate=surrogate
+            inputs,
+            steps=steps if constant else None,
+            output=output,
+            reset=reset,
+            gain=gain,
+            surrogate=surrogate,
         )
         assert_same_numbers(fused, expected)
         # Sums of some hundred terms in two orders; that they are there at all is what is asked here.
