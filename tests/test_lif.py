@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from compare import Inputs, Outcome, assert_same_numbers, assert_within, draw, raw_arguments, run
+from compare import (
+    Inputs,
+    Outcome,
+    assert_identical,
+    assert_same_numbers,
+    assert_within,
+    draw,
+    raw_arguments,
+    run,
+)
 from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
 
@@ -107,6 +116,34 @@ def test_each_way_back(
         # Sums of some hundred terms in two orders; that they are there at all is what is asked here.
         for sums in ("grad_beta", "grad_threshold"):
             torch.testing.assert_close(getattr(fused, sums), getattr(expected, sums), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["", "counted"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (-1, 1), (-1, 70)], ids=["sum", "mean", "times", "rows"])
+@pytest.mark.parametrize("steps", [1, 2, 9, 53])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16, torch.bfloat16], ids=str)
+def test_gradients_that_repeat(dtype: torch.dtype, steps: int, shape: tuple[int, int], counted: bool) -> None:
+    """Over time, over the neurons or both, beside one of the counts: read as they lie, like written out."""
+    inputs = draw(steps, (70,), torch.float64)
+    x, grad = (
+        inputs.x.to(dtype),
+        torch.randn(
+            [steps if size < 0 else size for size in shape], generator=torch.Generator().manual_seed(steps)
+        ).to(dtype),
+    )
+    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    found = []
+    for lif, repeated in [(functional.lif, True), (functional.lif, False), (reference.lif, False)]:
+        leaf = x.clone().requires_grad_()
+        outputs, _ = lif(leaf, 0.9, output=("spikes", "count"))
+        of_spikes = grad.expand(steps, 70)
+        gradients = [of_spikes if repeated else of_spikes.contiguous()]
+        if counted:
+            gradients.append(inputs.grad_membrane.to(state_dtype))
+        torch.autograd.backward(outputs[: len(gradients)], gradients)
+        found.append(leaf.grad)
+    assert_identical(found[0], found[1], "repeated against written out")
+    assert_identical(found[0], found[2], "against the reference")
 
 
 PARAMETER_SHAPES = [(), (1,), (7,), (3, 7), (3, 1), (1, 7), (1, 1)]

@@ -109,6 +109,57 @@ struct Tail {
   }
 };
 
+// The lanes of the groups of n neurons.
+template <typename S>
+int64_t lanes_of(int64_t n) {
+  constexpr int64_t kWidth = kGroup * kLanes<S>;
+  return (n + kWidth - 1) / kWidth * kWidth;
+}
+
+// A row of n neurons from the order of memory to that of groups; of bfloat16 without digits in NaN. In place
+// it took 1.1 instead of 0.15 ns a neuron.
+template <typename T, typename S = StateOf<T>>
+void to_groups(S* __restrict__ row, const S* __restrict__ from, int64_t n) {
+  if constexpr (kEvensFirst<T>) {
+    constexpr int64_t kHalf = kLanes<S>;
+    const auto clean = [](S value) { return value == value ? value : std::numeric_limits<S>::quiet_NaN(); };
+    int64_t i = 0;
+    for (; i + 2 * kHalf <= n; i += 2 * kHalf) {
+      for (int64_t lane = 0; lane < kHalf; ++lane) {
+        row[i + lane] = clean(from[i + 2 * lane]);
+      }
+      for (int64_t lane = 0; lane < kHalf; ++lane) {
+        row[i + kHalf + lane] = clean(from[i + 2 * lane + 1]);
+      }
+    }
+    for (int64_t j = 0; i + j < n; ++j) {
+      row[i + j % 2 * kHalf + j / 2] = clean(from[i + j]);
+    }
+  } else {
+    copy_row(row, from, n);
+  }
+}
+
+// And back.
+template <typename T, typename S = StateOf<T>>
+void from_groups(S* __restrict__ to, const S* __restrict__ row, int64_t n) {
+  if constexpr (kEvensFirst<T>) {
+    constexpr int64_t kHalf = kLanes<S>;
+    int64_t i = 0;
+    for (; i + 2 * kHalf <= n; i += 2 * kHalf) {
+      for (int64_t lane = 0; lane < kHalf; ++lane) {
+        to[i + 2 * lane] = row[i + lane];
+        to[i + 2 * lane + 1] = row[i + kHalf + lane];
+      }
+    }
+    for (int64_t j = 0; i + j < n; ++j) {
+      to[i + j] = row[i + j % 2 * kHalf + j / 2];
+    }
+  } else {
+    copy_row(to, row, n);
+  }
+}
+
 // The values of the parameters for a block and what its neurons carry on from tile to tile.
 template <typename S>
 struct PlainRows {
@@ -129,18 +180,25 @@ struct PlainRows {
     }
     each_parameter(parameters, [&](S* row, const Parameter<S>& parameter) {
       if (parameter.values == nullptr) {
-        fill_row(row, parameter.value, neurons);
+        fill_row(row, parameter.value, lanes_of<S>(neurons));
       }
     });
     // Added to in any case; a task that is asked for one of these sums begins it anew.
     for (S* sum : {count, grad_x, grad_beta, grad_theta}) {
-      fill_row(sum, S(0), neurons);
+      fill_row(sum, S(0), lanes_of<S>(neurons));
     }
   }
 
+  template <typename T>
   void load(const Parameter<S>* parameters, const Block& block) {
     each_parameter(parameters, [&](S* row, const Parameter<S>& parameter) {
-      if (parameter.values != nullptr) {
+      if (parameter.values == nullptr) {
+        return;
+      }
+      if constexpr (kEvensFirst<T>) {
+        load_parameter(start, parameter, block);
+        to_groups<T>(row, start, block.size);
+      } else {
         load_parameter(row, parameter, block);
       }
     });
@@ -167,6 +225,24 @@ struct PlainRows {
   }
 };
 
+// A state of the neurons of a block; null: zeros.
+template <typename T, typename S = StateOf<T>>
+void load_state(S* row, const S* from, const Block& block) {
+  if (from == nullptr) {
+    fill_row(row, S(0), lanes_of<S>(block.size));
+  } else {
+    to_groups<T>(row, from + block.neuron, block.size);
+  }
+}
+
+// And back, where it is asked for.
+template <typename T, typename S = StateOf<T>>
+void store_state(S* to, const S* row, const Block& block) {
+  if (to != nullptr) {
+    from_groups<T>(to + block.neuron, row, block.size);
+  }
+}
+
 inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
 
 // Whether the spikes of a block are written past the caches: where they are many, lie on whole cache lines,
@@ -192,6 +268,17 @@ bool streams(const Forward<T>& args, const Block& block, const PlainRows<S>& row
     }
   }
   return true;
+}
+
+// Run `loop(steps)`, compiled once more for the usual number of steps: without its loop over the steps
+// forward takes 0.147 instead of 0.159 ns a neuron-step in the second-level cache.
+template <typename Loop>
+[[gnu::always_inline]] inline void with_steps(int64_t steps, const Loop& loop) {
+  if (steps == kTileSteps) {
+    loop(std::integral_constant<int64_t, kTileSteps>());
+  } else {
+    loop(steps);
+  }
 }
 
 // Forward.
@@ -224,9 +311,9 @@ Writes writes_of(const ForwardTile<T>& tile, const PlainRows<S>& rows) {
   return tile.spikes.data != nullptr ? Writes::spikes : Writes::any;
 }
 
-template <Reset kReset, Writes kWrites, typename T, typename S = StateOf<T>>
+template <Reset kReset, Writes kWrites, typename T, typename Steps, typename S = StateOf<T>>
 [[gnu::always_inline]] inline void forward_group(const ForwardTile<T>& tile, const PlainRows<S>& rows,
-                                                 int64_t i) {
+                                                 Steps steps, int64_t i) {
   constexpr bool kAny = kWrites == Writes::any;
   constexpr bool kCounts = kAny || kWrites == Writes::counts;
   const auto beta = load_group(rows.beta + i);
@@ -238,7 +325,6 @@ template <Reset kReset, Writes kWrites, typename T, typename S = StateOf<T>>
     count = load_group(rows.count + i);
     constant = load_group(tile.x, 0, i);
   }
-  const int64_t steps = tile.steps;
   const T* x = tile.x.at(0, i);
   T* spikes = tile.spikes.at(0, i);
   S* u_to = tile.u.at(0, i);
@@ -296,9 +382,11 @@ template <Reset kReset, Writes kWrites, typename T, typename S = StateOf<T>>
   // Copies, which the compiler knows that no store can change.
   const ForwardTile<T> tile(given);
   const PlainRows<S> rows(given_rows);
-  for (int64_t i = 0; i < n; i += kGroup * kLanes<S>) {
-    forward_group<kReset, kWrites>(tile, rows, i);
-  }
+  with_steps(tile.steps, [&](auto steps) {
+    for (int64_t i = 0; i < n; i += kGroup * kLanes<S>) {
+      forward_group<kReset, kWrites>(tile, rows, steps, i);
+    }
+  });
 }
 
 template <Reset kReset, typename T, typename S = StateOf<T>>
@@ -348,15 +436,14 @@ template <typename T, typename S = StateOf<T>>
 void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
-  rows.load(args.parameter, block);
-  const S* from = args.state[kMembrane];
-  load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
+  rows.template load<T>(args.parameter, block);
+  load_state<T>(rows.v, args.state[kMembrane], block);
   const bool moves = args.x.time_stride != 0 || args.spikes.data != nullptr || args.trace.data != nullptr;
 
   ForwardTile<T> tile;
   tile.counting = args.count != nullptr || args.rate != nullptr || args.total != nullptr;
   if (tile.counting) {
-    fill_row(rows.count, S(0), n);
+    fill_row(rows.count, S(0), lanes_of<S>(n));
   }
   tile.streamed = streams(args, block, rows);
   // Of a tile, which is as long as all of it where no row moves.
@@ -365,7 +452,7 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
   int64_t until_checkpoint = checkpoint == nullptr ? steps : args.checkpoint_every;
   for (int64_t t = 0; t < steps; t += tile.steps) {
     if (until_checkpoint == 0) {
-      copy_row(checkpoint + block.neuron, rows.v, n);
+      store_state<T>(checkpoint, rows.v, block);
       checkpoint += neurons(args.extent);
       until_checkpoint = args.checkpoint_every;
     }
@@ -377,11 +464,10 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
     until_checkpoint -= tile.steps;
   }
   if (tile.counting) {
-    write_counts(args, block, rows.count);
+    from_groups<T>(rows.start, rows.count, n);
+    write_counts(args, block, rows.start);
   }
-  if (args.final_state[kMembrane] != nullptr) {
-    copy_row(args.final_state[kMembrane] + block.neuron, rows.v, n);
-  }
+  store_state<T>(args.final_state[kMembrane], rows.v, block);
 }
 
 }  // namespace

@@ -25,16 +25,22 @@ bool is_plain(const Backward<T>& args) {
 // there is.
 enum class In { rows, constant, any };
 
+// Whether the gradient of the spikes is the same at each of several steps, as that of their mean or their sum
+// is: it is then a part of the constant one.
+template <typename T>
+bool is_steady(const Backward<T>& args) {
+  return args.grad_spikes.data != nullptr && args.grad_spikes.time_stride == 0 && args.extent.steps > 1;
+}
+
 template <typename T>
 In in_of(const Backward<T>& args) {
-  const bool counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
-  if (args.grad_trace.data != nullptr) {
+  const bool steady = is_steady(args);
+  const bool moves = args.grad_spikes.data != nullptr && !steady;
+  const bool counted = steady || args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
+  if (args.grad_trace.data != nullptr || moves == counted) {
     return In::any;
   }
-  if (args.grad_spikes.data != nullptr) {
-    return counted || args.grad_spikes.uniform ? In::any : In::rows;
-  }
-  return counted ? In::constant : In::any;
+  return counted ? In::constant : args.grad_spikes.uniform ? In::any : In::rows;
 }
 
 // What is kept of each step of a chunk.
@@ -96,41 +102,43 @@ template <Shape kShape, bool kEntered, bool kUnit, typename T, typename S = Stat
   const PlainRows<S> rows(given_rows);
   const auto slope = splat(tile.slope);
   const auto scale = splat(tile.scale);
-  for (int64_t i = 0; i < n; i += kGroup * kLanes<S>) {
-    const auto beta = load_group(rows.beta + i);
-    const auto theta = load_group(rows.theta + i);
-    auto v = load_group(rows.v + i);
-    const T* x = tile.x.at(0, i);
-    S* slopes = tile.slopes.at(0, i);
-    S* entered = tile.entered.at(0, i);
-    for (int64_t j = 0; j < tile.steps; ++j) {
-      if constexpr (kEntered) {
-        store_group(entered, v);
-        entered += tile.entered.stride;
-      }
-      Group<S> input = load_group(x);
-      x += tile.x.stride;
-      if (!kUnit && rows.has_gain) {
-        input = each(load_group(rows.gain + i), input, [](auto g, auto in) { return mul(g, in); });
-      }
-      // Two loops: of one, the compiler kept v in memory.
-      Group<S> u, h;
-      for (int64_t k = 0; k < kGroup; ++k) {
-        u.at[k] = integrate(beta.at[k], v.at[k], input.at[k]);
-        v.at[k] = reset_subtract(u.at[k], theta.at[k], fire(u.at[k], theta.at[k], false));
-      }
-      for (int64_t k = 0; k < kGroup; ++k) {
-        const auto z = sub(u.at[k], theta.at[k]);
-        h.at[k] = kShape == Shape::atan ? atan_shape(z, slope) : fast_sigmoid(z, slope);
-        if constexpr (!kUnit) {
-          h.at[k] = mul(scale, h.at[k]);
+  with_steps(tile.steps, [&](auto steps) {
+    for (int64_t i = 0; i < n; i += kGroup * kLanes<S>) {
+      const auto beta = load_group(rows.beta + i);
+      const auto theta = load_group(rows.theta + i);
+      auto v = load_group(rows.v + i);
+      const T* x = tile.x.at(0, i);
+      S* slopes = tile.slopes.at(0, i);
+      S* entered = tile.entered.at(0, i);
+      for (int64_t j = 0; j < steps; ++j) {
+        if constexpr (kEntered) {
+          store_group(entered, v);
+          entered += tile.entered.stride;
         }
+        Group<S> input = load_group(x);
+        x += tile.x.stride;
+        if (!kUnit && rows.has_gain) {
+          input = each(load_group(rows.gain + i), input, [](auto g, auto in) { return mul(g, in); });
+        }
+        // Two loops: of one, the compiler kept v in memory.
+        Group<S> u, h;
+        for (int64_t k = 0; k < kGroup; ++k) {
+          u.at[k] = integrate(beta.at[k], v.at[k], input.at[k]);
+          v.at[k] = reset_subtract(u.at[k], theta.at[k], fire(u.at[k], theta.at[k], false));
+        }
+        for (int64_t k = 0; k < kGroup; ++k) {
+          const auto z = sub(u.at[k], theta.at[k]);
+          h.at[k] = kShape == Shape::atan ? atan_shape(z, slope) : fast_sigmoid(z, slope);
+          if constexpr (!kUnit) {
+            h.at[k] = mul(scale, h.at[k]);
+          }
+        }
+        store_group(slopes, h);
+        slopes += tile.slopes.stride;
       }
-      store_group(slopes, h);
-      slopes += tile.slopes.stride;
+      store_group(rows.v + i, v);
     }
-    store_group(rows.v + i, v);
-  }
+  });
 }
 
 template <Shape kShape, typename T, typename S = StateOf<T>>
@@ -172,9 +180,9 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
                      int64_t first, int64_t last, const KeptRows<S>& kept) {
   const int64_t n = block.size;
   const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
-  load_or_zero(rows.v, from == nullptr ? nullptr : from + block.neuron, n);
+  load_state<T>(rows.v, from, block);
   if (kept.u.data != nullptr && args.grad_parameter[kBeta] != nullptr) {
-    copy_row(rows.start, rows.v, n);
+    copy_row(rows.start, rows.v, lanes_of<S>(n));
   }
   SlopesTile<T> slopes;
   slopes.slope = args.surrogate.slope;
@@ -236,10 +244,10 @@ template <typename S>
 // `kSum`: x is constant, and its gradient is summed; otherwise there is a row of it for each step.
 // `slopes`: the rows of surrogate derivatives, if there are any, from the group's first neuron on.
 template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn kLearn, typename T,
-          typename S = StateOf<T>>
+          typename Steps, typename S = StateOf<T>>
 [[gnu::always_inline]] inline void backward_group(const BackwardTile<T>& tile, const PlainRows<S>& rows,
                                                   const Surrogate<S>& surrogate, const Rows<const S>& slopes,
-                                                  int64_t i) {
+                                                  Steps steps, int64_t i) {
   constexpr bool kByBeta = kLearn != Learn::none;
   constexpr bool kByTheta = kLearn == Learn::any;
   constexpr bool kInRows = kSlopes == Slopes::kept || kSlopes == Slopes::strips;
@@ -262,7 +270,7 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
     grad_theta = load_group(rows.grad_theta + i);
   }
   const auto plus = [](auto one, auto other) { return add(one, other); };
-  for (int64_t j = tile.steps - 1; j >= 0; --j) {
+  for (int64_t j = steps - 1; j >= 0; --j) {
     Group<S> g = constant;
     if constexpr (kIn == In::rows) {
       g = load_group(tile.g.at(j, i));
@@ -355,14 +363,18 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
                      end - strip);
       for (int64_t i = strip; i < end; i += kWidth) {
         const Rows<const S> slopes{h + i - strip, kStrip, false};
-        backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes, i);
+        backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes,
+                                                                      tile.steps, i);
       }
     }
   } else {
-    for (int64_t i = 0; i < n; i += kWidth) {
-      const Rows<const S> slopes = beyond(tile.slopes, i);
-      backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes, i);
-    }
+    with_steps(tile.steps, [&](auto steps) {
+      for (int64_t i = 0; i < n; i += kWidth) {
+        const Rows<const S> slopes = beyond(tile.slopes, i);
+        backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes, steps,
+                                                                      i);
+      }
+    });
   }
 }
 
@@ -468,18 +480,26 @@ template <typename T, typename S = StateOf<T>>
 void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& rows, const KeptRows<S>& kept) {
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
-  rows.load(args.parameter, block);
-  const S* from = args.grad_final[kMembrane];
-  load_or_zero(rows.a, from == nullptr ? nullptr : from + block.neuron, n);
+  rows.template load<T>(args.parameter, block);
+  load_state<T>(rows.a, args.grad_final[kMembrane], block);
   const auto begin_sum = [&](bool asked, S* sum) {
     if (asked) {
-      fill_row(sum, S(0), n);
+      fill_row(sum, S(0), lanes_of<S>(n));
     }
   };
   begin_sum(args.grad_x_sum != nullptr, rows.grad_x);
   begin_sum(args.grad_parameter[kBeta] != nullptr, rows.grad_beta);
   begin_sum(args.grad_parameter[kThreshold] != nullptr, rows.grad_theta);
-  const S* constant = constant_gradient(args, block, rows.constant, rows.start);
+  S* constant = constant_gradient(args, block, rows.start, rows.v);
+  const bool steady = is_steady(args);
+  if (steady) {
+    const S* row = read_row(args.grad_spikes, block, 0, rows.v);
+    constant == nullptr ? copy_row(rows.start, row, n) : add_row(rows.start, row, n);
+    constant = rows.start;
+  }
+  if (constant != nullptr) {
+    to_groups<T>(rows.constant, constant, n);
+  }
   BackwardTile<T> tile;
   tile.in = in_of(args);
   tile.counted = constant != nullptr;
@@ -493,7 +513,7 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
     for (int64_t last = end; last > begin; last -= tile.steps) {
       tile.steps = smaller(kTileSteps, last - begin);
       const int64_t t = last - tile.steps;
-      tile.g = rows_of(args.grad_spikes, block, t);
+      tile.g = steady ? Rows<const T>{} : rows_of(args.grad_spikes, block, t);
       tile.grad_trace = rows_of(args.grad_trace, block, t);
       tile.grad_x = rows_of(args.grad_x, block, t);
       tile.u = read(later(kept.u, t - begin));
@@ -504,16 +524,12 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
     }
   }
   if (args.grad_x_sum != nullptr) {
-    narrow_row<T>(args.grad_x_sum + block.neuron, rows.grad_x, n);
+    from_groups<T>(rows.start, rows.grad_x, n);
+    narrow_row<T>(args.grad_x_sum + block.neuron, rows.start, n);
   }
-  const auto put = [&](S* to, const S* row) {
-    if (to != nullptr) {
-      copy_row(to + block.neuron, row, n);
-    }
-  };
-  put(args.grad_state[kMembrane], rows.a);
-  put(args.grad_parameter[kBeta], rows.grad_beta);
-  put(args.grad_parameter[kThreshold], rows.grad_theta);
+  store_state<T>(args.grad_state[kMembrane], rows.a, block);
+  store_state<T>(args.grad_parameter[kBeta], rows.grad_beta, block);
+  store_state<T>(args.grad_parameter[kThreshold], rows.grad_theta, block);
 }
 
 }  // namespace

@@ -285,7 +285,7 @@ bool has_gain(const Parameter<S>* parameters) {
 
 // The gradient that all steps of a series share, from its count and its rate; null where there is neither.
 template <typename T, typename S = StateOf<T>>
-const S* constant_gradient(const Backward<T>& args, const Block& block, S* constant, S* widened) {
+S* constant_gradient(const Backward<T>& args, const Block& block, S* constant, S* widened) {
   const int64_t n = block.size;
   if (args.grad_rate.data == nullptr) {
     if (args.grad_count.data == nullptr) {

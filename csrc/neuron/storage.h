@@ -73,17 +73,18 @@ LIF_FN float widen(Half value) {
 #endif
 }
 
-// The nearest bfloat16 of a number, or of each of a vector of them, in the low half of its bits.
-template <typename Value, typename Bits>
-LIF_FN Bits bfloat16_bits(Value value, Bits bits) {
-  const Bits rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  const Bits nan = (bits >> 16 & 0x8000u) | 0x7fc0u;
-  // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself, lane by lane.
-  return value != value ? nan : rounded;
+// The nearest bfloat16 of a number, or of each of a vector of them, in the high half of its bits. Of NaN only
+// where the low half is 0, as it is in all that came from bfloat16; others could become 0.
+template <typename Bits>
+LIF_FN Bits nearest_bfloat16(Bits bits) {
+  return bits + 0x7fffu + (bits >> 16 & 1u);
 }
 
 LIF_FN BFloat16 to_bfloat16(float value) {
-  return {static_cast<uint16_t>(bfloat16_bits(value, bits_of(value)))};
+  const uint32_t bits = bits_of(value);
+  constexpr uint32_t kQuiet = 0x400000;
+  // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself.
+  return {static_cast<uint16_t>((value != value ? bits | kQuiet : nearest_bfloat16(bits)) >> 16)};
 }
 
 LIF_FN Half to_half(float value) {
