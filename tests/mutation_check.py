@@ -76,7 +76,12 @@ MUTATIONS = [
     Mutation("plain: a scale is left out on the way", BACK, "const bool unit = surrogate.scale == S(1);", "const bool unit = true;"),
     Mutation("plain: another shape on the way", BACK, "return kSlopes == Slopes::atan ?", "return false ?"),
     Mutation("plain: membrane of this step", BACK, "before = load_group(tile.u.at(j - 1, i));", "before = load_group(tile.u.at(j, i));"),
-    Mutation("plain: counts beside spikes", BACK, "counted || args.grad_spikes.uniform ?", "args.grad_spikes.uniform ?"),
+    Mutation("plain: counts beside spikes", BACK, "|| moves == counted) {", "|| (!moves && !counted)) {"),
+    Mutation("plain: repeated gradient, no counts", BACK, "constant == nullptr ? copy_row(rows.start, row, n) : add_row(rows.start, row, n);", "copy_row(rows.start, row, n);"),
+    Mutation("plain: odd neurons are even", PLAIN, "to[i + 2 * lane + 1] = row[i + kHalf + lane];", "to[i + 2 * lane + 1] = row[i + lane];"),
+    Mutation("plain: end of a pair", PLAIN, "row[i + j % 2 * kHalf + j / 2] = clean(from[i + j]);", "row[i + j] = clean(from[i + j]);"),
+    Mutation("plain: digits of NaN", PLAIN, "std::isnan(value) ? std::numeric_limits<S>::quiet_NaN() : value;", "value;"),
+    Mutation("plain: a short tile", PLAIN, "if (steps == kTileSteps) {", "if (steps >= kTileSteps - 1) {"),
     Mutation("plain: sum of the last step", BACK, "sum = each(sum, d, plus);", "sum = d;"),
     Mutation("plain: slopes, and the threshold learns", BACK, " && args.grad_parameter[kThreshold] == nullptr", ""),
     Mutation("plain: slopes of another shape", BACK, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
@@ -144,7 +149,7 @@ def caught(mutation: Mutation) -> str | None:
         if mutation.path != CUDA:
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = ["tests/test_numpy.py", "tests/test_lif.py", "tests/test_family.py", "tests/test_fuzz.py"]
+            tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "fuzz")]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

@@ -125,12 +125,8 @@ def test_each_way_back(
 def test_gradients_that_repeat(dtype: torch.dtype, steps: int, shape: tuple[int, int], counted: bool) -> None:
     """Over time, over the neurons or both, beside one of the counts: read as they lie, like written out."""
     inputs = draw(steps, (70,), torch.float64)
-    x, grad = (
-        inputs.x.to(dtype),
-        torch.randn(
-            [steps if size < 0 else size for size in shape], generator=torch.Generator().manual_seed(steps)
-        ).to(dtype),
-    )
+    sizes = [steps if size < 0 else size for size in shape]
+    x, grad = inputs.x.to(dtype), inputs.grad_out[: sizes[0], : sizes[1]].to(dtype)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     found = []
     for lif, repeated in [(functional.lif, True), (functional.lif, False), (reference.lif, False)]:

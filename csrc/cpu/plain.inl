@@ -122,7 +122,9 @@ template <typename T, typename S = StateOf<T>>
 void to_groups(S* __restrict__ row, const S* __restrict__ from, int64_t n) {
   if constexpr (kEvensFirst<T>) {
     constexpr int64_t kHalf = kLanes<S>;
-    const auto clean = [](S value) { return value == value ? value : std::numeric_limits<S>::quiet_NaN(); };
+    const auto clean = [](S value) {
+      return std::isnan(value) ? std::numeric_limits<S>::quiet_NaN() : value;
+    };
     int64_t i = 0;
     for (; i + 2 * kHalf <= n; i += 2 * kHalf) {
       for (int64_t lane = 0; lane < kHalf; ++lane) {
@@ -270,8 +272,8 @@ bool streams(const Forward<T>& args, const Block& block, const PlainRows<S>& row
   return true;
 }
 
-// Run `loop(steps)`, compiled once more for the usual number of steps: without its loop over the steps
-// forward takes 0.147 instead of 0.159 ns a neuron-step in the second-level cache.
+// Run `loop(steps)`, compiled once more for the usual number of steps. From the second-level cache forward
+// takes 0.146 instead of 0.161 ns a neuron-step for it, and backward 0.40 instead of 0.42.
 template <typename Loop>
 [[gnu::always_inline]] inline void with_steps(int64_t steps, const Loop& loop) {
   if (steps == kTileSteps) {
