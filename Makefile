@@ -77,9 +77,10 @@ $(VENV_CUDA)/.installed: $(VENV_CUDA)/.torch $(SOURCES)
 mnist: $(VENV)/.installed
 	$(VENV)/bin/python bench/mnist.py --out runs/mnist $(MNIST_ARGS)
 
-# The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all.
+# The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all; -n 0 in this process. Two processes
+# take turns at the files, and idle threads of the one must not spin where the other computes.
 test: $(VENV)/.installed
-	$(RUN) -m pytest -m 'not slow' $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 # The C++ is built from a copy, with counters, so that no object of the normal build is touched. Counters are
 # atomic as threads share them. gcovr finds no folder for headers of pip's isolated environment, gone by then;

@@ -18,6 +18,8 @@ from _distributed import launcher
 import lif_cuda
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+# All but what a benchmark before this one has written.
+_CODE = (":(top)", ":(top,exclude)bench/results")
 
 
 def command() -> str:
@@ -64,12 +66,12 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the checkout this script lies in, and whether it was changed since.
+    """The commit of the checkout this script lies in, and whether it was changed since, results apart.
 
     ``hash`` is None outside a git checkout.
     """
     name = _git("rev-parse", "HEAD")
-    changed = None if name is None else bool(_git("status", "--porcelain", "--untracked-files=no"))
+    changed = None if name is None else bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_CODE))
     return {"hash": name, "changed": changed}
 
 
