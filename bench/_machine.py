@@ -71,8 +71,8 @@ def commit() -> dict[str, Any]:
     ``hash`` is None outside a git checkout.
     """
     name = _git("rev-parse", "HEAD")
-    changed = None if name is None else bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_CODE))
-    return {"hash": name, "changed": changed}
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+    return {"hash": name, "changed": None if name is None else bool(status)}
 
 
 def _git(*arguments: str) -> str | None:

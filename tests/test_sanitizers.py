@@ -2,9 +2,10 @@
 
 The numbers are compared everywhere else; what no number shows is a load beside a tensor whose value is thrown
 away, a store into memory that happens to be nobody's, or two threads that write the same element. So
-host_cpu/driver.cpp runs the kernels without torch, and is built three times: with the address sanitizer, which
-at the baseline looks for undefined behaviour too, with the thread sanitizer, and, as sanitized code is not vectorised and no
-sanitizer knows a streaming store, once as setup.py builds it, with pages around each buffer that fault.
+host_cpu/driver.cpp runs the kernels without torch, and is built three times: with the address sanitizer,
+which at the baseline looks for undefined behaviour too; with the thread sanitizer; and, as sanitized code is
+not vectorised and no sanitizer knows a streaming store, once as setup.py builds it, with pages around each
+buffer that fault.
 
 All builds and SIMD levels must print the same hashes. Under the address sanitizer fresh memory is filled with
 another byte at each level: a value that the kernels read before they wrote it would change some hash.
@@ -35,7 +36,7 @@ BUILDS = {
     "thread": ["-fsanitize=thread", *SANITIZED],
     "plain": [],
 }
-# Undefined behaviour is that of one source at all levels, and takes twice as long to compile as addresses do.
+# Undefined behaviour is that of one source at all levels, and to look for it takes minutes to compile.
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow"]
 
 
