@@ -2,10 +2,9 @@
 
 The numbers are compared everywhere else; what no number shows is a load beside a tensor whose value is thrown
 away, a store into memory that happens to be nobody's, or two threads that write the same element. So
-host_cpu/driver.cpp runs the kernels without torch, and is built three times: with the address sanitizer,
-which at the baseline looks for undefined behaviour too; with the thread sanitizer; and, as sanitized code is
-not vectorised and no sanitizer knows a streaming store, once as setup.py builds it, with pages around each
-buffer that fault.
+host_cpu/driver.cpp runs the kernels without torch, and is built three times: with the address and
+undefined-behaviour sanitizers, with the thread sanitizer, and, as sanitized code is not vectorised and no
+sanitizer knows a streaming store, once as setup.py builds it, with pages around each buffer that fault.
 
 All builds and SIMD levels must print the same hashes. Under the address sanitizer fresh memory is filled with
 another byte at each level: a value that the kernels read before they wrote it would change some hash.
@@ -32,12 +31,10 @@ LARGE_CASES = 4 * 2
 # -O1 halves the time of the whole; the last flag of a kind counts, so it takes the place of the build's.
 SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 BUILDS = {
-    "address": ["-fsanitize=address", *SANITIZED],
+    "address": ["-fsanitize=address,undefined,float-cast-overflow", *SANITIZED],
     "thread": ["-fsanitize=thread", *SANITIZED],
     "plain": [],
 }
-# Undefined behaviour is that of one source at all levels, and to look for it takes minutes to compile.
-UNDEFINED = ["-fsanitize=undefined,float-cast-overflow"]
 
 
 def plain_environment() -> dict[str, str]:
@@ -94,12 +91,9 @@ class Drivers:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 # The driver is not what is tested: unsanitized it is the same object for all, and faster.
                 jobs = [pool.submit(self._compile, DRIVER, "any", ["-O1"])]
-                for source in sources:
-                    more = UNDEFINED if build == "address" and source.stem == "lif_baseline" else []
-                    jobs.append(pool.submit(self._compile, source, build, [*flags, *more]))
+                jobs += [pool.submit(self._compile, source, build, flags) for source in sources]
             objects = [job.result() for job in jobs]
-            runtimes = UNDEFINED if build == "address" else []
-            compile_source([self._compiler, *flags, *runtimes, *objects, "-pthread", "-o", program])
+            compile_source([self._compiler, *flags, *objects, "-pthread", "-o", program])
             self._built[build] = program
         return self._built[build]
 
