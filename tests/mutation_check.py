@@ -27,8 +27,8 @@ from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
 CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
-ROWS, PLAIN, BACK, GENERAL = (
-    f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_backward", "general")
+ROWS, PLAIN, PLAIN_ROWS, BACK, GENERAL = (
+    f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_rows", "plain_backward", "general")
 )
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
@@ -77,11 +77,11 @@ MUTATIONS = [
     Mutation("plain: another shape on the way", BACK, "return kSlopes == Slopes::atan ?", "return false ?"),
     Mutation("plain: membrane of this step", BACK, "before = load_group(tile.u.at(j - 1, i));", "before = load_group(tile.u.at(j, i));"),
     Mutation("plain: counts beside spikes", BACK, "|| moves == counted) {", "|| (!moves && !counted)) {"),
-    Mutation("plain: repeated gradient, no counts", BACK, "constant == nullptr ? copy_row(rows.start, row, n) : add_row(rows.start, row, n);", "copy_row(rows.start, row, n);"),
-    Mutation("plain: odd neurons are even", PLAIN, "to[i + 2 * lane + 1] = row[i + kHalf + lane];", "to[i + 2 * lane + 1] = row[i + lane];"),
-    Mutation("plain: end of a pair", PLAIN, "row[i + j % 2 * kHalf + j / 2] = clean(from[i + j]);", "row[i + j] = clean(from[i + j]);"),
-    Mutation("plain: digits of NaN", PLAIN, "std::isnan(value) ? std::numeric_limits<S>::quiet_NaN() : value;", "value;"),
-    Mutation("plain: a short tile", PLAIN, "if (steps == kTileSteps) {", "if (steps >= kTileSteps - 1) {"),
+    Mutation("plain: repeated gradient, no counts", ROWS, "any ? add_row(sum, term, n) : copy_row(sum, term, n);", "copy_row(sum, term, n);"),
+    Mutation("plain: odd neurons are even", PLAIN_ROWS, "to[i + 2 * lane + 1] = row[i + kHalf + lane];", "to[i + 2 * lane + 1] = row[i + lane];"),
+    Mutation("plain: end of a pair", PLAIN_ROWS, "row[i + j % 2 * kHalf + j / 2] = clean(from[i + j]);", "row[i + j] = clean(from[i + j]);"),
+    Mutation("plain: digits of NaN", PLAIN_ROWS, "std::isnan(value) ? std::numeric_limits<S>::quiet_NaN() : value;", "value;"),
+    Mutation("plain: a short tile", PLAIN_ROWS, "if (steps == kTileSteps) {", "if (steps >= kTileSteps - 1) {"),
     Mutation("plain: sum of the last step", BACK, "sum = each(sum, d, plus);", "sum = d;"),
     Mutation("plain: slopes, and the threshold learns", BACK, " && args.grad_parameter[kThreshold] == nullptr", ""),
     Mutation("plain: slopes of another shape", BACK, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),

@@ -2,7 +2,7 @@
 
 Each loop of csrc/cpu/rows.inl and general.inl that is one pass over a row is looked up in GCC's own report.
 Without it a branch or a possible alias that creeps in costs a factor of 4 to 16, and no result shows it. The
-loops of plain.inl and plain_backward.inl need no vectoriser: they are written in vectors.
+loops over time of plain*.inl need no vectoriser: they are written in vectors.
 """
 
 from __future__ import annotations

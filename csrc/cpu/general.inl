@@ -490,7 +490,7 @@ void backward_task(const Backward<T>& args, const Block& block, const BackwardRo
     fill_row(rows.grad_x, S(0), n);
   }
   fill_row(rows.zeros, S(0), n);
-  const S* constant = constant_gradient(args, block, rows.constant, rows.widened);
+  const S* constant = constant_gradient(args, {}, block, rows.constant, rows.widened);
   const bool timed = args.grad_first.data != nullptr;
   if (timed) {
     const S* from = read_row(args.grad_first, block, 0, rows.widened);

@@ -180,7 +180,7 @@ void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRow
                      int64_t first, int64_t last, const KeptRows<S>& kept) {
   const int64_t n = block.size;
   const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
-  load_state<T>(rows.v, from, block);
+  load_values<T>(rows.v, from, block);
   if (kept.u.data != nullptr && args.grad_parameter[kBeta] != nullptr) {
     copy_row(rows.start, rows.v, lanes_of<S>(n));
   }
@@ -481,7 +481,7 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
   rows.template load<T>(args.parameter, block);
-  load_state<T>(rows.a, args.grad_final[kMembrane], block);
+  load_values<T>(rows.a, args.grad_final[kMembrane], block);
   const auto begin_sum = [&](bool asked, S* sum) {
     if (asked) {
       fill_row(sum, S(0), lanes_of<S>(n));
@@ -490,13 +490,10 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   begin_sum(args.grad_x_sum != nullptr, rows.grad_x);
   begin_sum(args.grad_parameter[kBeta] != nullptr, rows.grad_beta);
   begin_sum(args.grad_parameter[kThreshold] != nullptr, rows.grad_theta);
-  S* constant = constant_gradient(args, block, rows.start, rows.v);
   const bool steady = is_steady(args);
-  if (steady) {
-    const S* row = read_row(args.grad_spikes, block, 0, rows.v);
-    constant == nullptr ? copy_row(rows.start, row, n) : add_row(rows.start, row, n);
-    constant = rows.start;
-  }
+  const Series<const T> none;
+  const Series<const T> moving = steady ? none : args.grad_spikes;
+  const S* constant = constant_gradient(args, steady ? args.grad_spikes : none, block, rows.start, rows.v);
   if (constant != nullptr) {
     to_groups<T>(rows.constant, constant, n);
   }
@@ -513,7 +510,7 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
     for (int64_t last = end; last > begin; last -= tile.steps) {
       tile.steps = smaller(kTileSteps, last - begin);
       const int64_t t = last - tile.steps;
-      tile.g = steady ? Rows<const T>{} : rows_of(args.grad_spikes, block, t);
+      tile.g = rows_of(moving, block, t);
       tile.grad_trace = rows_of(args.grad_trace, block, t);
       tile.grad_x = rows_of(args.grad_x, block, t);
       tile.u = read(later(kept.u, t - begin));
@@ -527,9 +524,9 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
     from_groups<T>(rows.start, rows.grad_x, n);
     narrow_row<T>(args.grad_x_sum + block.neuron, rows.start, n);
   }
-  store_state<T>(args.grad_state[kMembrane], rows.a, block);
-  store_state<T>(args.grad_parameter[kBeta], rows.grad_beta, block);
-  store_state<T>(args.grad_parameter[kThreshold], rows.grad_theta, block);
+  store_values<T>(args.grad_state[kMembrane], rows.a, block);
+  store_values<T>(args.grad_parameter[kBeta], rows.grad_beta, block);
+  store_values<T>(args.grad_parameter[kThreshold], rows.grad_theta, block);
 }
 
 }  // namespace

@@ -283,26 +283,28 @@ bool has_gain(const Parameter<S>* parameters) {
   return parameters[kGain].values != nullptr || parameters[kGain].value != S(1);
 }
 
-// The gradient that all steps of a series share, from its count and its rate; null where there is neither.
+// The gradient that all steps of a series share: of its rate, of its count, and `steady`, one of the spikes
+// that is the same at each step. Null where there is none of them.
 template <typename T, typename S = StateOf<T>>
-S* constant_gradient(const Backward<T>& args, const Block& block, S* constant, S* widened) {
+const S* constant_gradient(const Backward<T>& args, const Series<const T>& steady, const Block& block, S* sum,
+                           S* widened) {
   const int64_t n = block.size;
-  if (args.grad_rate.data == nullptr) {
-    if (args.grad_count.data == nullptr) {
-      return nullptr;
-    }
-    const S* count = read_row(args.grad_count, block, 0, constant);
-    if (count != constant) {
-      copy_row(constant, count, n);
-    }
-    return constant;
+  bool any = false;
+  const auto plus = [&](const S* term) {
+    any ? add_row(sum, term, n) : copy_row(sum, term, n);
+    any = true;
+  };
+  if (args.grad_rate.data != nullptr) {
+    divide_row(sum, read_row(args.grad_rate, block, 0, widened), static_cast<S>(args.extent.steps), n);
+    any = true;
   }
-  const S* rate = read_row(args.grad_rate, block, 0, widened);
-  divide_row(constant, rate, static_cast<S>(args.extent.steps), n);
   if (args.grad_count.data != nullptr) {
-    add_row(constant, read_row(args.grad_count, block, 0, widened), n);
+    plus(read_row(args.grad_count, block, 0, widened));
   }
-  return constant;
+  if (steady.data != nullptr) {
+    plus(read_row(steady, block, 0, widened));
+  }
+  return any ? sum : nullptr;
 }
 
 // What the spikes of a task add up to: its counts, its rates, and its share of the total.

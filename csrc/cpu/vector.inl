@@ -146,8 +146,9 @@ template <typename S>
 }
 
 // kExact: every value is one that T holds, as a spike is, so that there is nothing to round. Arithmetic hands
-// on the digits of a NaN that it is given, and to_groups (plain.inl) gives it none that nearest_bfloat16
-// could not take: to look for NaN here made backward a tenth slower.
+// on the digits of a NaN that it is given. Numbers and tables are finite, and to_groups (plain_rows.inl)
+// takes the digits from all else, so that nearest_bfloat16 meets none: to look for NaN here made backward a
+// tenth slower.
 template <bool kExact = false, typename T, typename S = StateOf<T>>
 [[gnu::always_inline]] inline void store_group(T* to, const Group<S>& group, bool streamed = false) {
   if constexpr (kEvensFirst<T>) {
