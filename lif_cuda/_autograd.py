@@ -219,6 +219,8 @@ if _NODE is not None:
         second_derivative=NO_SECOND_DERIVATIVE,
         second_pass_of_bits=NO_SECOND_PASS_OF_BITS,
     )
+    for _device, _library in _ops.LIBRARIES.items():
+        _NODE.call_directly(device=_device, library=str(_library))
 
 
 def node_of(

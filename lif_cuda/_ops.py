@@ -6,6 +6,7 @@ What the arguments of the operators mean stands in ``csrc/bindings/problem.h``.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -73,8 +74,8 @@ STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 
 RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
 
-def _load() -> bool:
-    """Load the operator libraries; True if the CUDA one is among them."""
+def _load() -> dict[str, Path]:
+    """Load the operator libraries; which there are, by the type of their device."""
     simd = os.environ.get("LIF_CUDA_SIMD")
     if simd and simd not in _SIMD_LEVELS:
         raise ImportError(
@@ -86,16 +87,17 @@ def _load() -> bool:
         torch.ops.load_library(kernels)
         if cuda_kernels and torch.version.cuda is not None:
             torch.ops.load_library(cuda_kernels[0])
-            return True
+            return {"cpu": kernels, "cuda": cuda_kernels[0]}
     except OSError as error:
         raise ImportError(
             f"lif_cuda was built against another torch than the installed {torch.__version__}: "
             f"{error}. Build it again with 'pip install --force-reinstall --no-deps .'"
         ) from error
-    return False
+    return {"cpu": kernels}
 
 
-HAS_CUDA_KERNELS = _load()
+LIBRARIES = _load()
+HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default

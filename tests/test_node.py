@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from compare import assert_identical, autograd_in_python
 from family import Case, Outcome, SeededPick, draw_case, flat, kept_in_bits, run
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lif_cuda import _autograd, _build_facts, functional
 from lif_cuda.surrogate import Rectangle
@@ -208,6 +210,63 @@ def test_wrong_arguments_raise() -> None:
             call(x, given)
     with pytest.raises(TypeError, match="x must be a tensor"):
         call(None, [beta])
+
+
+class Heard(TorchDispatchMode):
+    """A mode, which is to hear of each operator."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("around", "dispatched"),
+    [
+        (nullcontext, False),
+        (lambda: torch.autocast("cpu", torch.bfloat16), False),
+        (torch.inference_mode, False),
+        (torch.profiler.profile, True),
+        (Heard, True),
+        (autograd_in_python, True),
+    ],
+    ids=["plain", "autocast", "inference", "profiler", "mode", "python"],
+)
+def test_the_dispatcher_is_passed_by(around: Callable[[], Any], dispatched: bool) -> None:
+    """Unless someone listens there. Who listens here takes the place of the kernels."""
+    x = series(5, 2, 7).requires_grad_()
+    called = []
+
+    def instead(x: Tensor, given: list[Tensor], *rest: Any) -> list[Tensor]:
+        called.append(len(given))
+        return [x * 2, x[0] * 2]
+
+    expected = functional.lif(x.detach(), 0.9)[0]
+    with torch.library._scoped_library("lif_cuda", "IMPL") as library, around():
+        for name in ("lif_forward", "lif_backward"):
+            library.impl(name, instead, "CPU", allow_override=True)
+        out, _ = functional.lif(x, 0.9)
+        if out.requires_grad:
+            out.sum().backward()
+    assert called == ([0, 1] if dispatched else [])
+    assert torch.equal(out, x * 2 if dispatched else expected)
+
+
+@needs_node
+def test_the_profiler_tells_the_operators() -> None:
+    with torch.profiler.profile() as profile:
+        functional.lif(series(5, 2, 7).requires_grad_(), 0.9)[0].sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert {"lif_cuda::lif_forward", "lif_cuda::lif_backward"} <= names
+
+
+@needs_node
+def test_a_library_without_the_operators_is_refused() -> None:
+    assert _autograd._NODE is not None
+    with pytest.raises(RuntimeError, match="nowhere.so is not loaded"):
+        _autograd._NODE.call_directly(device="cpu", library="nowhere.so")
+    with pytest.raises(RuntimeError, match="has no lif_cuda_direct"):
+        _autograd._NODE.call_directly(device="cpu", library=ctypes.CDLL("libc.so.6")._name)
 
 
 # Which of the two is used.

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-# Whether a processor runs a level: the flags that csrc/cpu/simd.h asks for.
-NEEDED = {
-    "baseline": frozenset[str](),
-    "avx2": frozenset({"avx2"}),
-    "avx512": frozenset({"avx512f", "avx512vl", "avx512dq", "avx512bw"}),
-}
+from _processor import LEVELS, runs
 
 # Lengths beyond a vector, a task of neurons and a chunk of steps; nothing a multiple of anything.
 COMPARISON = """
@@ -46,17 +39,6 @@ print(facts()["simd"])
 """
 
 
-def processor_flags() -> frozenset[str]:
-    """What Linux says that the processor can."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return frozenset()
-    for line in cpuinfo.read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split())
-    return frozenset()
-
-
 def python(code: str, tmp_path: Path, level: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a process of its own at a SIMD level."""
     return subprocess.run(
@@ -71,10 +53,10 @@ def python(code: str, tmp_path: Path, level: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", NEEDED)
+@pytest.mark.parametrize("level", LEVELS)
 def test_level_agrees_with_reference(level: str, tmp_path: Path) -> None:
-    if not NEEDED[level] <= processor_flags():
-        pytest.skip(f"the processor, {platform.machine()}, does not run {level}")
+    if not runs(level):
+        pytest.skip(f"the processor has no {level}")
     done = python(COMPARISON, tmp_path, level)
     assert (done.returncode, done.stdout) == (0, f"{level}\n"), done.stderr
 

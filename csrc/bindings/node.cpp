@@ -10,11 +10,14 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <ATen/record_function.h>
+#include <dlfcn.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
 
 #include <algorithm>
 #include <iterator>
@@ -22,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/direct.h"
 #include "bindings/interface.h"
 #include "bindings/strides.h"
 
@@ -46,13 +50,18 @@ Refusals& refusals() {
   return texts;
 }
 
-// A call besides its tensors. Lists are torch's own, which the calls of an operator share and do not copy.
+using Ints = std::vector<int64_t>;
+using Floats = std::vector<double>;
+
+// A call besides its tensors. What a context keeps is a list of torch's own, which calls share and do not
+// copy.
 struct Call {
-  c10::List<int64_t> ints;          // for a call that is not recorded
-  c10::List<int64_t> ints_to_keep;  // for one that is: asks for what backward needs, too
-  c10::List<double> floats;
+  Ints ints;          // for a call that is not recorded
+  Ints ints_to_keep;  // for one that is: asks for what backward needs, too
+  Floats floats;
   c10::List<int64_t> for_backward;  // as Kept says
-  size_t given;                     // how many tensors
+  c10::List<double> floats_for_backward;
+  size_t given;  // how many tensors
   int64_t steps;
   int64_t every;
   int64_t first_spike;                    // the result of that name, or kNone
@@ -73,25 +82,93 @@ struct Unseen {
   variable_list tensors;
 };
 
-c10::OperatorHandle operator_of(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
+template <typename T>
+c10::List<T> list_of(const std::vector<T>& values) {
+  c10::List<T> list;
+  list.reserve(values.size());
+  for (const T& value : values) {
+    list.push_back(value);
+  }
+  return list;
+}
+
+// The backends' own functions, as far as their libraries are loaded.
+struct Backends {
+  const Direct* cpu = nullptr;
+  const Direct* cuda = nullptr;
+};
+
+Backends& backends() {
+  static Backends loaded;
+  return loaded;
+}
+
+// An operator, for the dispatcher and without it.
+struct Operation {
+  c10::OperatorHandle handle;
+  Direct::Operator Direct::* direct;
+
+  Operation(const char* name, Direct::Operator Direct::* of)
+      : handle(c10::Dispatcher::singleton().findSchemaOrThrow(name, "")), direct(of) {}
+};
+
+// The backend that the dispatcher would end at, below autograd, if nobody else is to hear of the operator: no
+// mode, transform, profiler or subclass. Null where it is for the dispatcher to say.
+const Direct* direct_of(const Tensor& x, at::TensorList given) {
+  if (at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value()) {
+    return nullptr;
+  }
+  c10::DispatchKeySet keys = x.key_set();
+  for (const Tensor& tensor : given) {
+    keys = keys | tensor.key_set();
+  }
+  // The operators have no rules for these, which pass them on.
+  constexpr c10::DispatchKeySet kPassedOn =
+      c10::autocast_dispatch_keyset.add(c10::DispatchKey::BackendSelect);
+  const c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
+  keys = ((keys | local.included_) - local.excluded_) - kPassedOn;
+  switch (keys.highestPriorityTypeId()) {
+    case c10::DispatchKey::CPU:
+      return backends().cpu;
+    case c10::DispatchKey::CUDA:
+      return backends().cuda;
+    default:
+      return nullptr;
+  }
+}
+
+torch::stable::Tensor stable(const Tensor& tensor) {
+  return torch::stable::Tensor(torch::aot_inductor::new_tensor_handle(Tensor(tensor)));
 }
 
 // An operator below autograd, whose work is done here.
-variable_list run(const c10::OperatorHandle& op, const Tensor& x, const c10::List<Tensor>& given,
-                  const c10::List<int64_t>& ints, int64_t steps, int64_t every,
-                  const c10::List<double>& floats) {
+variable_list run(const Operation& op, const Tensor& x, at::TensorList given, const Ints& ints, int64_t steps,
+                  int64_t every, const Floats& floats) {
   const at::AutoDispatchBelowADInplaceOrView below;
   const at::NoGradGuard no_grad;
-  torch::jit::Stack stack{x, given, ints, steps, every, floats};
-  op.callBoxed(stack);
-  return stack[0].toTensorVector();
+  const Direct* direct = direct_of(x, given);
+  if (direct == nullptr) {
+    torch::jit::Stack stack{x, c10::List<Tensor>(given), list_of(ints), steps, every, list_of(floats)};
+    op.handle.callBoxed(stack);
+    return stack[0].toTensorVector();
+  }
+  std::vector<torch::stable::Tensor> tensors;
+  tensors.reserve(given.size());
+  for (const Tensor& tensor : given) {
+    tensors.push_back(stable(tensor));
+  }
+  variable_list results;
+  for (const torch::stable::Tensor& tensor :
+       (direct->*op.direct)(stable(x), tensors, ints, steps, every, floats)) {
+    results.push_back(*torch::aot_inductor::tensor_handle_to_tensor_pointer(tensor.get()));
+  }
+  return results;
 }
 
-variable_list forward(const Call& call, const Tensor& x, at::TensorList given, const c10::List<int64_t>& ints,
+variable_list forward(const Call& call, const Tensor& x, at::TensorList given, const Ints& ints,
                       int64_t every) {
-  static const c10::OperatorHandle op = operator_of("lif_cuda::lif_forward");
-  return run(op, x, c10::List<Tensor>(given), ints, call.steps, every, call.floats);
+  static const Operation op("lif_cuda::lif_forward", &Direct::forward);
+  return run(op, x, given, ints, call.steps, every, call.floats);
 }
 
 // A gradient of an output as the operator reads it: as it lies, where its axes allow that.
@@ -153,7 +230,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     saved.insert(saved.end(), given.begin(), given.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["call"] = call.for_backward;
-    ctx->saved_data["floats"] = call.floats;
+    ctx->saved_data["floats"] = call.floats_for_backward;
     ctx->set_materialize_grads(false);
     for (size_t i = call.without_gradient.size(); i-- > 0;) {
       const auto place = results.begin() + call.without_gradient[i];
@@ -164,7 +241,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const std::vector<int64_t> call = ctx->saved_data["call"].toIntVector();
+    const Ints call = ctx->saved_data["call"].toIntVector();
     const auto given_count = static_cast<size_t>(call[Kept::given]);
     const int64_t* const slots = call.data() + Kept::count;
     const int64_t* const incoming = slots + given_count;
@@ -178,7 +255,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
 
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &kept = saved[1], &first = saved[2];
-    c10::List<Tensor> given;
+    variable_list given;
     given.reserve(saved.size() + grads.size());
     int64_t present = 0;
     const auto give = [&](int64_t slot, const Tensor& tensor) {
@@ -208,12 +285,12 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     if (!any || wanted == 0) {
       return gradients;
     }
-    std::vector<int64_t> ints(call.begin(), call.begin() + Int::count);
+    Ints ints(call.begin(), call.begin() + Int::count);
     ints[Int::present] = present;
     ints[Int::asked] = wanted;
-    static const c10::OperatorHandle op = operator_of("lif_cuda::lif_backward");
-    variable_list computed = run(op, x, given, c10::List<int64_t>(ints), steps, call[Kept::every],
-                                 ctx->saved_data["floats"].toDoubleList());
+    static const Operation op("lif_cuda::lif_backward", &Direct::backward);
+    variable_list computed =
+        run(op, x, given, ints, steps, call[Kept::every], ctx->saved_data["floats"].toDoubleVector());
     if (recorded) {
       variable_list sources;
       for (const variable_list& tensors : {saved, grads}) {
@@ -287,14 +364,13 @@ PyObject* call_with(const Call& call, PyObject* x_object, PyObject* given_object
   END_HANDLE_TH_ERRORS
 }
 
-template <typename T>
-c10::List<T> list_of(const std::vector<T>& values) {
-  c10::List<T> list;
-  list.reserve(values.size());
-  for (const T& value : values) {
-    list.push_back(value);
-  }
-  return list;
+// Take the functions of a backend from its library, which is loaded.
+void call_directly(const std::string& device, const std::string& library) {
+  void* const loaded = dlopen(library.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  TORCH_CHECK(loaded != nullptr, library, " is not loaded");
+  const auto* const direct = static_cast<const Direct*>(dlsym(loaded, kDirect));
+  TORCH_CHECK(direct != nullptr, library, " has no ", kDirect);
+  (device == "cuda" ? backends().cuda : backends().cpu) = direct;
 }
 
 }  // namespace
@@ -302,8 +378,9 @@ c10::List<T> list_of(const std::vector<T>& values) {
 
 PYBIND11_MODULE(_node, m) {
   using lif::bindings::Call;
+  using lif::bindings::Floats;
+  using lif::bindings::Ints;
   using lif::bindings::list_of;
-  using Ints = std::vector<int64_t>;
   m.doc() = "The operators under autograd, in C++.";
   m.def(
       "refuse_with",
@@ -313,10 +390,12 @@ PYBIND11_MODULE(_node, m) {
       },
       py::kw_only(), py::arg("forward_mode"), py::arg("second_derivative"), py::arg("second_pass_of_bits"),
       "The messages of what has no derivative.");
+  m.def("call_directly", &lif::bindings::call_directly, py::kw_only(), py::arg("device"), py::arg("library"),
+        "Call the operators of a device in their library, which is loaded, where nobody else is to hear of "
+        "it.");
   py::class_<Call>(m, "Call")
-      .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const std::vector<double>& floats,
-                       const Ints& slots, const Ints& incoming, int64_t steps, int64_t every,
-                       int64_t first_spike, bool bits) {
+      .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const Floats& floats, const Ints& slots,
+                       const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool bits) {
              Ints for_backward = ints;
              for_backward.insert(for_backward.end(),
                                  {steps, every, bits, static_cast<int64_t>(slots.size())});
@@ -329,16 +408,10 @@ PYBIND11_MODULE(_node, m) {
                  for_backward.push_back(incoming[i]);
                }
              }
-             return Call{list_of(ints),
-                         list_of(ints_to_keep),
-                         list_of(floats),
-                         list_of(for_backward),
-                         slots.size(),
-                         steps,
-                         every,
-                         first_spike,
-                         std::move(without_gradient),
-                         bits};
+             return Call{
+                 ints,         ints_to_keep, floats, list_of(for_backward), list_of(floats),
+                 slots.size(), steps,        every,  first_spike,           std::move(without_gradient),
+                 bits};
            }),
            py::kw_only(), py::arg("ints"), py::arg("ints_to_keep"), py::arg("floats"), py::arg("slots"),
            py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("bits"))

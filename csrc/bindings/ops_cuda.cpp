@@ -1,6 +1,7 @@
 // The operators on CUDA: tensors in, one launch on the current stream, tensors out. No host synchronisation.
 #include <torch/csrc/stable/accelerator.h>
 
+#include "bindings/direct.h"
 #include "bindings/operators.h"
 #include "cuda/launch.h"
 
@@ -61,3 +62,6 @@ STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CUDA, m) {
   m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cuda>));
   m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cuda>));
 }
+
+const lif::bindings::Direct lif_cuda_direct{&lif::bindings::lif_forward<lif::bindings::Cuda>,
+                                            &lif::bindings::lif_backward<lif::bindings::Cuda>};
