@@ -22,6 +22,10 @@ KERNELS_ARGS ?= --quick
 # how things are built, found and loaded, what compiles, torchvision, and whatever needs a GPU.
 CUDA_TESTS ?= $(addprefix tests/test_,build.py info.py data.py mnist_job.py compile.py aoti.py lif.py gpu.py)
 PYTEST_ARGS ?=
+# Two processes take turns at the files of tests, and idle threads of the one must not spin where the other
+# computes.
+BY_FILE := -n 2 --dist loadfile
+IN_TWO := OMP_WAIT_POLICY=PASSIVE
 # Those that run the operators; the rest of the suite compiles csrc once more, or looks at other things.
 COVERAGE_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,lif family fuzz errors halves layout numpy surrogate \
   exponential info simd_levels transforms))
@@ -77,10 +81,9 @@ $(VENV_CUDA)/.installed: $(VENV_CUDA)/.torch $(SOURCES)
 mnist: $(VENV)/.installed
 	$(VENV)/bin/python bench/mnist.py --out runs/mnist $(MNIST_ARGS)
 
-# The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all; -n 0 in this process. Two processes
-# take turns at the files, and idle threads of the one must not spin where the other computes.
+# The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all; -n 0 in this process.
 test: $(VENV)/.installed
-	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(IN_TWO) $(RUN) -m pytest $(BY_FILE) -m 'not slow' $(PYTEST_ARGS)
 
 # The C++ is built from a copy, with counters, so that no object of the normal build is touched. Counters are
 # atomic as threads share them. gcovr finds no folder for headers of pip's isolated environment, gone by then;
@@ -113,7 +116,7 @@ lint: $(VENV)/.installed
 # info loads the CUDA operators and fails if one of them has no CUDA kernel.
 cuda-build: $(VENV_CUDA)/.installed
 	$(RUN_CUDA) -m lif_cuda info
-	$(RUN_CUDA) -m pytest $(CUDA_TESTS) $(PYTEST_ARGS)
+	$(IN_TWO) $(RUN_CUDA) -m pytest $(BY_FILE) $(CUDA_TESTS) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist lif_cuda.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
