@@ -82,16 +82,38 @@ class Parameters(NamedTuple):
 
 
 class Settled:
-    """The options of a layer, and where its parameters are tensors: compared by identity, not by value.
+    """The options of a layer's calls, and where its parameters are tensors: compared by identity, not by value.
 
     What was checked once for a layer is known again at each call without a look at a single option.
     """
 
-    __slots__ = ("options", "tensors")
+    __slots__ = ("_others", "for_good", "options", "tensors")
 
-    def __init__(self, options: CallOptions, tensors: tuple[int, ...]) -> None:
+    def __init__(self, options: CallOptions, tensors: tuple[int, ...], for_good: bool) -> None:
         self.options = options
         self.tensors = tensors  # the others are numbers, and stay
+        self.for_good = for_good  # whether no option can change by itself
+        self._others: dict[Any, Settled] = {}
+
+    def but(self, **changes: Any) -> Settled:
+        """The same with some options changed: for the same changes the same object, but for the rarest."""
+        if torch.compiler.is_compiling():
+            return self._with(changes)
+        # Types stand beside values: True and 1 are equal, and not the same option.
+        key = (*changes.items(), *map(type, changes.values()))
+        try:
+            if key not in self._others and len(self._others) < _MOST_CHANGES:
+                self._others[key] = self._with(changes)
+            return self._others[key]
+        except (KeyError, TypeError):  # one too many; or not to be hashed, and no option: the checks say so
+            return self._with(changes)
+
+    def _with(self, changes: dict[str, Any]) -> Settled:
+        return Settled(self.options._replace(**changes), self.tensors, self.for_good)
+
+
+# Numbers of time steps, mostly, that a layer is called with.
+_MOST_CHANGES = 64
 
 
 # The range of a parameter that is given as a number.

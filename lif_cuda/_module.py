@@ -197,9 +197,8 @@ class LIFModule(nn.Module):
         # A tensor's place holds None, until a call fills it.
         self._constants = Parameters._make([self._numbers.get(name) for name in names])
         # The surrogates of this package do not change; one of a user's own may.
-        self._settled: Settled | None = None
-        if type(surrogate).__module__ == Surrogate.__module__:
-            self._settled = Settled(self.options, self._tensors)
+        for_good = type(surrogate).__module__ == Surrogate.__module__
+        self._settled = Settled(self.options, self._tensors, for_good)
         # For recomputations: the state before the last call, and the calls since the last recomputation; 2
         # stands for more, since torch.compile makes code for each number.
         self._before: NeuronState | None = None
@@ -370,10 +369,10 @@ class LIFModule(nn.Module):
                     setattr(self, f"state_{name}", torch.empty_like(saved, device=like.device))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _advance(self, x: Tensor, membrane: Tensor | NeuronState | None, options: CallOptions) -> Any:
+    def _advance(self, x: Tensor, membrane: Tensor | NeuronState | None, settled: Settled) -> Any:
         """Call the neuron, from the state that a stateful layer keeps to the one that it keeps then."""
         if not self.stateful:
-            return self._call(x, membrane, options)
+            return self._call(x, membrane, settled)
         if membrane is not None:
             raise ValueError(
                 "membrane must be None for a stateful layer, which keeps its own; start it from a state "
@@ -388,17 +387,17 @@ class LIFModule(nn.Module):
             )
         start = self._before if recomputed else self._kept()
         if isinstance(x, Tensor) and start is not None:
-            start = self._ready(start, x, options)
+            start = self._ready(start, x, settled.options)
         given = start.membrane if start is not None and len(self._states()) == 1 else start
         # Before the call: a recomputation is left in its midst, as soon as all that was saved is there again.
         after_backward, self._recomputed = self._recomputed, recomputed
-        out, final = self._call(x, given, options._replace(return_state=True))
+        out, final = self._call(x, given, settled.but(return_state=True))
         if not recomputed:
             self._before = start
             counts = self.training or torch.is_grad_enabled()
             self._calls = min((0 if after_backward else self._calls) + counts, 2)
             self._keep(NeuronState(final) if isinstance(final, Tensor) else final)
-        return (out, final) if options.return_state else out
+        return (out, final) if settled.options.return_state else out
 
     def _ready(self, state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
         """The kept state as the neuron takes it for this x, or raise if it is of another shape."""
@@ -422,14 +421,20 @@ class LIFModule(nn.Module):
 
     # Calls.
 
-    def _call(self, x: Tensor, membrane: Tensor | NeuronState | None, options: CallOptions) -> Any:
+    def _own(self) -> Settled:
+        """The layer's own options, which somebody may have changed."""
+        if self._settled.options is not self.options:
+            self._settled = Settled(self.options, self._tensors, self._settled.for_good)
+        return self._settled
+
+    def _call(self, x: Tensor, membrane: Tensor | NeuronState | None, settled: Settled) -> Any:
         parameters = self._constants
         if self._tensors:
             values: list[Any] = [*parameters]
             for i in self._tensors:
                 values[i] = self._parameter(Parameters._fields[i])
             parameters = Parameters(*values)
-        return self._lif(x, parameters, membrane, options, self._settled)
+        return self._lif(x, parameters, membrane, settled.options, settled if settled.for_good else None)
 
     def forward(
         self, x: Tensor, membrane: Tensor | NeuronState | None = None, steps: int | None = None
@@ -451,8 +456,8 @@ class LIFModule(nn.Module):
         Raises:
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
-        options = self.options if steps is None else self.options._replace(steps=steps)
-        return self._advance(x, membrane, options)
+        settled = self._own()
+        return self._advance(x, membrane, settled if steps is None else settled.but(steps=steps))
 
     def step(self, current: Tensor, membrane: Tensor | NeuronState | None = None) -> Any:
         """Run one time step, for loops that own the time axis.
@@ -467,7 +472,8 @@ class LIFModule(nn.Module):
         Raises:
             TypeError, ValueError: as for :meth:`forward`.
         """
-        options = self.options
+        settled = self._own()
+        options = settled.options
         channel_dim = options.channel_dim
         if channel_dim is not None and options.steps is None and isinstance(current, Tensor):
             # It counts the axes of an x with a time axis.
@@ -477,9 +483,7 @@ class LIFModule(nn.Module):
         spikes, state = self._advance(
             current,
             membrane,
-            options._replace(
-                steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True
-            ),
+            settled.but(steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True),
         )
         return spikes.squeeze(0), state
 

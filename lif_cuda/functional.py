@@ -55,8 +55,6 @@ def _key(
 
     So do the numbers of the surrogate: one of a user's own may be equal to itself and have changed.
     """
-    if settled is not None and settled.options is not options:
-        settled = None  # the call has options of its own, and the parameters are no longer told by the layer
     of_options: Any = settled
     of_parameters: Any = None
     if settled is None:
@@ -332,7 +330,7 @@ def run_neuron(
     options: CallOptions,
     settled: Settled | None = None,
 ) -> Any:
-    """:func:`lif` with its arguments in groups; ``settled``: of a layer, what stays from call to call."""
+    """:func:`lif` with its arguments in groups; ``settled``: of a layer, these options, known from call to call."""
     if type(x) is not Tensor and _is_distributed(x):
         from . import _dtensor  # it imports torch.distributed, which most programs do not need
 

@@ -259,6 +259,24 @@ def test_the_state_is_saved_on_request() -> None:
     assert torch.equal(copy.deepcopy(layer).state.current, layer.state.current)
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_options_of_calls_before_are_not_those_of_this_one(cls: type[LIFModule]) -> None:
+    """What is remembered of a call, for the next like it, is told apart by types too, and has a limit."""
+    layer, x = cls(beta=0.8), torch.ones(2, 3)
+    for steps in (1, *range(2, 200), 1):
+        assert layer(x, steps=steps)[0].shape == (steps, 2, 3)
+        assert layer(x)[0].shape == (2, 3)
+        assert layer.step(x[0])[0].shape == (3,)
+    for wrong in (True, 1.0, [1], "1"):
+        with pytest.raises(TypeError, match="steps must be an int"):
+            layer(x, steps=wrong)  # type: ignore[arg-type]
+    layer.options = layer.options._replace(output="count")
+    assert layer(x)[0].shape == (3,) and layer(x, steps=1)[0].shape == (2, 3)
+    again = copy.deepcopy(layer)
+    again.options = again.options._replace(return_state=False)
+    assert torch.equal(again(x), layer(x)[0])
+
+
 @pytest.mark.parametrize("how", ["as it is", "steps of the call", "one step", "stateful"])
 def test_layers_that_differ_by_a_number_are_not_taken_for_each_other(how: str) -> None:
     """What is remembered of a call knows its layer's numbers, also where the call has options of its own."""
