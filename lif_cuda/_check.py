@@ -82,7 +82,7 @@ class Parameters(NamedTuple):
 
 
 class Settled:
-    """The options of a layer's calls, and where its parameters are tensors: compared by identity, not by value.
+    """The options of a layer's calls, and where its parameters are tensors, compared by identity.
 
     What was checked once for a layer is known again at each call without a look at a single option.
     """

@@ -330,7 +330,7 @@ def run_neuron(
     options: CallOptions,
     settled: Settled | None = None,
 ) -> Any:
-    """:func:`lif` with its arguments in groups; ``settled``: of a layer, these options, known from call to call."""
+    """:func:`lif` with its arguments in groups; ``settled``: the same options, as a layer knows them."""
     if type(x) is not Tensor and _is_distributed(x):
         from . import _dtensor  # it imports torch.distributed, which most programs do not need
 

@@ -26,8 +26,8 @@ BYTES = {"baseline": 0xFF, "avx2": 0x3F, "avx512": 0xA5}  # in fp32 a NaN, 0.75 
 CASES = 4 * 9 * 3 * 4  # types, kinds of neurons, resets and numbers of time steps
 LARGE_CASES = 4 * 2
 
-# At -O0 a level compiles in 80 s, at -O1 in 200, and runs in 4 s and not in 2. The last flag of a kind counts,
-# so it takes the place of the build's.
+# At -O0 a level compiles in 80 s and runs in 4, at -O1 in 200 and in 2. The last flag of a kind counts, so it
+# takes the place of the build's.
 SANITIZED = ["-O0", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 BUILDS = {
     "address": ["-fsanitize=address,undefined,float-cast-overflow", *SANITIZED],
