@@ -96,24 +96,27 @@ class Settled:
         self._others: dict[Any, Settled] = {}
 
     def but(self, **changes: Any) -> Settled:
-        """The same with some options changed: for the same changes the same object, but for the rarest."""
+        """The same with some options changed: for the same changes the same object, as long as it is kept."""
         if torch.compiler.is_compiling():
             return self._with(changes)
         # Types stand beside values: True and 1 are equal, and not the same option.
         key = (*changes.items(), *map(type, changes.values()))
         try:
-            if key not in self._others and len(self._others) < _MOST_CHANGES:
-                self._others[key] = self._with(changes)
-            return self._others[key]
-        except (KeyError, TypeError):  # one too many; or not to be hashed, and no option: the checks say so
+            known = self._others.get(key)
+        except TypeError:  # not to be hashed, and no option: the checks say so
             return self._with(changes)
+        if known is None:
+            if len(self._others) >= _MOST_CHANGES:
+                self._others.clear()
+            known = self._others[key] = self._with(changes)
+        return known
 
     def _with(self, changes: dict[str, Any]) -> Settled:
         return Settled(self.options._replace(**changes), self.tensors, self.for_good)
 
 
 # Numbers of time steps, mostly, that a layer is called with.
-_MOST_CHANGES = 64
+_MOST_CHANGES = 256
 
 
 # The range of a parameter that is given as a number.

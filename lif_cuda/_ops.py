@@ -1,6 +1,6 @@
 """The compiled operators: loading them, and calling them with plain arguments.
 
-What the arguments of the operators mean stands in ``csrc/bindings/problem.h``.
+What the arguments of the operators mean stands in ``csrc/bindings/interface.h``.
 """
 
 from __future__ import annotations

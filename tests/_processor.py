@@ -6,10 +6,12 @@ import functools
 import platform
 from pathlib import Path
 
+import pytest
+
 _FLAGS = {
     "baseline": frozenset[str](),
-    "avx2": frozenset({"avx2"}),
-    "avx512": frozenset({"avx512f", "avx512vl", "avx512dq", "avx512bw"}),
+    "avx2": frozenset({"avx2", "f16c"}),
+    "avx512": frozenset({"avx512f", "avx512vl", "avx512dq", "avx512bw", "f16c"}),
 }
 # Those that are built for this architecture, in rising order.
 LEVELS = tuple(_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ("baseline",)
@@ -30,3 +32,9 @@ def _flags() -> frozenset[str]:
 def runs(level: str) -> bool:
     """Whether the processor has what csrc/cpu/simd.h asks of it for this level."""
     return _FLAGS[level] <= _flags()
+
+
+def skip_unless_runs(level: str) -> None:
+    """Skip what executes instructions that this processor lacks: it would end in SIGILL, and is no fault."""
+    if not runs(level):
+        pytest.skip(f"the processor has no {level}: run this on one that has, or on an emulator")

@@ -263,7 +263,9 @@ def test_the_profiler_tells_the_operators() -> None:
 @needs_node
 def test_a_library_without_the_operators_is_refused() -> None:
     assert _autograd._NODE is not None
-    with pytest.raises(RuntimeError, match="nowhere.so is not loaded"):
+    with pytest.raises(ValueError, match="device must be cpu or cuda, got mps"):
+        _autograd._NODE.call_directly(device="mps", library="nowhere.so")
+    with pytest.raises(RuntimeError, match="nowhere.so is not loaded: load it first"):
         _autograd._NODE.call_directly(device="cpu", library="nowhere.so")
     with pytest.raises(RuntimeError, match="has no lif_cuda_direct"):
         _autograd._NODE.call_directly(device="cpu", library=ctypes.CDLL("libc.so.6")._name)

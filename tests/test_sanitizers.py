@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from _compile import CSRC, CXX_FLAGS, compile_source, cxx
-from _processor import LEVELS, runs
+from _processor import LEVELS, runs, skip_unless_runs
 
 DRIVER = Path(__file__).resolve().parent / "host_cpu" / "driver.cpp"
 BYTES = {"baseline": 0xFF, "avx2": 0x3F, "avx512": 0xA5}  # in fp32 a NaN, 0.75 and -3e-16
@@ -60,8 +60,7 @@ class Drivers:
 
     def run(self, build: str, level: str, *arguments: str, options: str = "") -> None:
         """Run all cases, and compare with the runs before this one."""
-        if not runs(level):
-            pytest.skip(f"the processor has no {level}")
+        skip_unless_runs(level)
         program = self._program(build)
         environment = plain_environment() | {
             "LIF_CUDA_SIMD": level,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from _processor import LEVELS, runs
+from _processor import LEVELS, skip_unless_runs
 
 # Lengths beyond a vector, a task of neurons and a chunk of steps; nothing a multiple of anything.
 COMPARISON = """
@@ -55,8 +55,7 @@ def python(code: str, tmp_path: Path, level: str) -> subprocess.CompletedProcess
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_level_agrees_with_reference(level: str, tmp_path: Path) -> None:
-    if not runs(level):
-        pytest.skip(f"the processor has no {level}")
+    skip_unless_runs(level)
     done = python(COMPARISON, tmp_path, level)
     assert (done.returncode, done.stdout) == (0, f"{level}\n"), done.stderr
 

@@ -6,18 +6,13 @@
 // A library of its own: it alone needs more of torch than the stable interface, and so the very torch that it
 // was built with. Beside another, under torch.compile, which traces Python, and under torch.func, the Python
 // functions work. The tests run both.
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/record_function.h>
-#include <dlfcn.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/python_variable.h>
-#include <torch/csrc/inductor/aoti_torch/utils.h>
 
 #include <algorithm>
 #include <iterator>
@@ -25,8 +20,8 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/direct.h"
 #include "bindings/interface.h"
+#include "bindings/operation.h"
 #include "bindings/strides.h"
 
 namespace py = pybind11;
@@ -34,7 +29,6 @@ namespace py = pybind11;
 namespace lif::bindings {
 namespace {
 
-using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -49,9 +43,6 @@ Refusals& refusals() {
   static Refusals texts;
   return texts;
 }
-
-using Ints = std::vector<int64_t>;
-using Floats = std::vector<double>;
 
 // A call besides its tensors. What a context keeps is a list of torch's own, which calls share and do not
 // copy.
@@ -81,89 +72,6 @@ struct Kept {
 struct Unseen {
   variable_list tensors;
 };
-
-template <typename T>
-c10::List<T> list_of(const std::vector<T>& values) {
-  c10::List<T> list;
-  list.reserve(values.size());
-  for (const T& value : values) {
-    list.push_back(value);
-  }
-  return list;
-}
-
-// The backends' own functions, as far as their libraries are loaded.
-struct Backends {
-  const Direct* cpu = nullptr;
-  const Direct* cuda = nullptr;
-};
-
-Backends& backends() {
-  static Backends loaded;
-  return loaded;
-}
-
-// An operator, for the dispatcher and without it.
-struct Operation {
-  c10::OperatorHandle handle;
-  Direct::Operator Direct::* direct;
-
-  Operation(const char* name, Direct::Operator Direct::* of)
-      : handle(c10::Dispatcher::singleton().findSchemaOrThrow(name, "")), direct(of) {}
-};
-
-// The backend that the dispatcher would end at, below autograd, if nobody else is to hear of the operator: no
-// mode, transform, profiler or subclass. Null where it is for the dispatcher to say.
-const Direct* direct_of(const Tensor& x, at::TensorList given) {
-  if (at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value()) {
-    return nullptr;
-  }
-  c10::DispatchKeySet keys = x.key_set();
-  for (const Tensor& tensor : given) {
-    keys = keys | tensor.key_set();
-  }
-  // The operators have no rules for these, which pass them on.
-  constexpr c10::DispatchKeySet kPassedOn =
-      c10::autocast_dispatch_keyset.add(c10::DispatchKey::BackendSelect);
-  const c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
-  keys = ((keys | local.included_) - local.excluded_) - kPassedOn;
-  switch (keys.highestPriorityTypeId()) {
-    case c10::DispatchKey::CPU:
-      return backends().cpu;
-    case c10::DispatchKey::CUDA:
-      return backends().cuda;
-    default:
-      return nullptr;
-  }
-}
-
-torch::stable::Tensor stable(const Tensor& tensor) {
-  return torch::stable::Tensor(torch::aot_inductor::new_tensor_handle(Tensor(tensor)));
-}
-
-// An operator below autograd, whose work is done here.
-variable_list run(const Operation& op, const Tensor& x, at::TensorList given, const Ints& ints, int64_t steps,
-                  int64_t every, const Floats& floats) {
-  const at::AutoDispatchBelowADInplaceOrView below;
-  const at::NoGradGuard no_grad;
-  const Direct* direct = direct_of(x, given);
-  if (direct == nullptr) {
-    torch::jit::Stack stack{x, c10::List<Tensor>(given), list_of(ints), steps, every, list_of(floats)};
-    op.handle.callBoxed(stack);
-    return stack[0].toTensorVector();
-  }
-  std::vector<torch::stable::Tensor> tensors;
-  tensors.reserve(given.size());
-  for (const Tensor& tensor : given) {
-    tensors.push_back(stable(tensor));
-  }
-  variable_list results;
-  for (const torch::stable::Tensor& tensor :
-       (direct->*op.direct)(stable(x), tensors, ints, steps, every, floats)) {
-    results.push_back(*torch::aot_inductor::tensor_handle_to_tensor_pointer(tensor.get()));
-  }
-  return results;
-}
 
 variable_list forward(const Call& call, const Tensor& x, at::TensorList given, const Ints& ints,
                       int64_t every) {
@@ -362,15 +270,6 @@ PyObject* call_with(const Call& call, PyObject* x_object, PyObject* given_object
   }
   return out.release().ptr();
   END_HANDLE_TH_ERRORS
-}
-
-// Take the functions of a backend from its library, which is loaded.
-void call_directly(const std::string& device, const std::string& library) {
-  void* const loaded = dlopen(library.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-  TORCH_CHECK(loaded != nullptr, library, " is not loaded");
-  const auto* const direct = static_cast<const Direct*>(dlsym(loaded, kDirect));
-  TORCH_CHECK(direct != nullptr, library, " has no ", kDirect);
-  (device == "cuda" ? backends().cuda : backends().cpu) = direct;
 }
 
 }  // namespace
