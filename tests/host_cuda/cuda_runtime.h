@@ -1,31 +1,16 @@
-// A stand-in for CUDA on the host, for tests only: just enough for csrc/cuda to be compiled by a C++
-// compiler and run, one thread after another.
-//
-// That is a faithful machine for these kernels because their threads never meet: no synchronisation, and no
-// atomics but a sum of integers. The one thing that running in turn could hide is a thread that relies on, or
-// tramples on, another's shared memory. So a thread starts with all of it poisoned, and each word it writes
-// becomes its own: a second writer is a fault. Order can hide nothing else, and it runs backwards here.
+// A stand-in for CUDA on the host, for tests only: just enough for csrc/cuda to be compiled by a C++ compiler
+// and run. This is what a kernel and its launcher see; machine.h is what the tests see.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <map>
-#include <string>
-#include <vector>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define HOST_CUDA_FORBID(address, size) __asan_poison_memory_region(address, size)
-#define HOST_CUDA_ALLOW(address, size) __asan_unpoison_memory_region(address, size)
-#else
-#define HOST_CUDA_FORBID(address, size) static_cast<void>(0)
-#define HOST_CUDA_ALLOW(address, size) static_cast<void>(0)
-#endif
 
 // NOLINTBEGIN(bugprone-reserved-identifier): CUDA's own names.
 #define __global__
+#define __device__
+#define __host__
 #define __shared__
+#define __forceinline__ inline
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 // NOLINTEND(bugprone-reserved-identifier)
@@ -36,122 +21,54 @@ enum : cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 
+struct dim3 {
+  unsigned x;
+  unsigned y;
+  unsigned z;
+  // NOLINTNEXTLINE(google-explicit-constructor): a number is a dim3 in CUDA.
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
 struct HostIndex {
   unsigned x = 0;
 };
-inline HostIndex blockIdx, blockDim, threadIdx;
+extern HostIndex gridDim, blockDim, blockIdx, threadIdx;
+
+// Each waits for the threads, of the block or of the warp, that have not left the kernel. There is no mask:
+// only whole warps meet.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+void __syncthreads();
+void __syncwarp();
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace host_cuda {
 
-// Of an H100 or H200: what a block may ask for, and what it gets without asking.
-constexpr int kSharedOptin = 227 * 1024;
-constexpr int kSharedDefault = 48 * 1024;
-constexpr size_t kGuard = 4096;
-constexpr unsigned char kPoison = 0xff;  // four or eight of them are a NaN
-constexpr uint32_t kPoisonWord = 0xffffffff;
+// A kernel whose type is forgotten, and the function that remembers it.
+struct Kernel {
+  void (*address)();
+  void (*call)(void (*address)(), void** args);
+};
+
+cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 block, void** args, size_t shared_bytes);
+cudaError_t allow_shared(void (*address)(), int bytes);
 
 }  // namespace host_cuda
 
-namespace lif::cuda {
-// What the kernels declare as `extern __shared__`.
-alignas(16) unsigned char shared[host_cuda::kSharedOptin + host_cuda::kGuard];
-}  // namespace lif::cuda
-
-namespace host_cuda {
-
-// What the last launch was, for the tests to look at.
-struct Launch {
-  const void* kernel = nullptr;
-  unsigned blocks = 0;
-  unsigned threads = 0;
-  size_t shared_bytes = 0;
-};
-inline Launch last_launch;
-inline std::string fault;
-inline int shared_optin = kSharedOptin;  // at the most kSharedOptin
-inline int multiprocessors = 1;          // so few that the smallest grid is wide where it can be
-inline cudaError_t last_error = cudaSuccess;
-inline std::map<const void*, int> shared_limit;
-
-// The words of shared memory that the threads of a block have written so far.
-class Ownership {
- public:
-  explicit Ownership(size_t bytes) : bytes_(bytes), owner_(bytes / sizeof(uint32_t), 0) {}
-
-  void poison() const { std::memset(lif::cuda::shared, kPoison, bytes_ + kGuard); }
-
-  void claim(unsigned thread) {
-    const auto* words = reinterpret_cast<const uint32_t*>(lif::cuda::shared);
-    for (size_t i = 0; i < owner_.size(); ++i) {
-      if (words[i] != kPoisonWord) {
-        if (owner_[i] != 0) {
-          fault = "threads " + std::to_string(owner_[i] - 1) + " and " + std::to_string(thread) +
-                  " both wrote word " + std::to_string(i) + " of shared memory";
-        }
-        owner_[i] = thread + 1;
-      }
-    }
-    HOST_CUDA_ALLOW(lif::cuda::shared + bytes_, kGuard);
-    for (size_t i = bytes_; i < bytes_ + kGuard; ++i) {
-      if (lif::cuda::shared[i] != kPoison) {
-        fault = "thread " + std::to_string(thread) + " wrote behind the block's shared memory";
-      }
-    }
-  }
-
- private:
-  size_t bytes_;
-  std::vector<unsigned> owner_;
-};
-
-// kernel<<<blocks, threads, shared_bytes, stream>>>(args)
+// A kernel here has one argument, a struct.
 template <typename Args>
-void launch(void (*kernel)(Args), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
-            const Args& args) {
-  last_launch = {reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes};
-  const auto limit = shared_limit.find(last_launch.kernel);
-  const int allowed = limit == shared_limit.end() ? kSharedDefault : limit->second;
-  if (blocks == 0 || threads == 0 || threads > 1024 || shared_bytes > static_cast<size_t>(allowed)) {
-    last_error = cudaErrorInvalidValue;
-    return;
-  }
-  blockDim.x = threads;
-  for (unsigned block = blocks; block-- > 0;) {
-    Ownership ownership(shared_bytes);
-    for (unsigned thread = threads; thread-- > 0;) {
-      ownership.poison();
-      HOST_CUDA_FORBID(lif::cuda::shared + shared_bytes, kGuard);
-      blockIdx.x = block;
-      threadIdx.x = thread;
-      kernel(args);
-      ownership.claim(thread);
-    }
-  }
-}
-
-}  // namespace host_cuda
-
-inline cudaError_t cudaGetLastError() {
-  const cudaError_t error = host_cuda::last_error;
-  host_cuda::last_error = cudaSuccess;
-  return error;
+cudaError_t cudaLaunchKernel(void (*kernel)(Args), dim3 grid, dim3 block, void** args,
+                             size_t shared_bytes = 0, cudaStream_t = nullptr) {
+  const auto call = [](void (*address)(), void** arguments) {
+    reinterpret_cast<void (*)(Args)>(address)(*static_cast<const Args*>(arguments[0]));
+  };
+  return host_cuda::launch({reinterpret_cast<void (*)()>(kernel), call}, grid, block, args, shared_bytes);
 }
 
 template <typename Args>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Args), cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > host_cuda::shared_optin) {
-    return cudaErrorInvalidValue;
-  }
-  host_cuda::shared_limit[reinterpret_cast<const void*>(kernel)] = bytes;
-  return cudaSuccess;
+  return host_cuda::allow_shared(reinterpret_cast<void (*)()>(kernel), bytes);
 }
 
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  *value = which == cudaDevAttrMultiProcessorCount ? host_cuda::multiprocessors : host_cuda::shared_optin;
-  return cudaSuccess;
-}
+cudaError_t cudaGetLastError();
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device);

@@ -1,10 +1,10 @@
 // The CUDA launchers and kernels, compiled for the host, as operators on CPU tensors: the bindings that the
 // CUDA library has, behind the same schemas, in a namespace of their own.
-//
-// launchers.inl is csrc/cuda/lif_cuda.cu with its kernel<<<...>>>(...) written as a call, which is all that
-// a C++ compiler does not understand; harness.py makes it.
+#include <string>
+
 #include "bindings/operators.h"
-#include "launchers.inl"
+#include "cuda/launch.h"
+#include "machine.h"
 
 namespace lif::bindings {
 namespace {
@@ -46,22 +46,11 @@ struct HostCuda {
 
  private:
   static void finish(int error) {
+    const std::string fault = host_cuda::take_fault();
     STD_TORCH_CHECK(error == 0, "CUDA error ", error);
-    STD_TORCH_CHECK(host_cuda::fault.empty(), host_cuda::fault);
+    STD_TORCH_CHECK(fault.empty(), fault);
   }
 };
-
-template <typename T>
-const char* last_kernel_of() {
-  const auto is = [](auto* kernel) {
-    return reinterpret_cast<const void*>(kernel) == host_cuda::last_launch.kernel;
-  };
-  constexpr int kW = cuda::kWide<T>;
-  return is(&cuda::plain_forward_kernel<T, kW>) || is(&cuda::plain_backward_kernel<T, kW>) ? "wide"
-         : is(&cuda::plain_forward_kernel<T, 1>) || is(&cuda::plain_backward_kernel<T, 1>) ? "narrow"
-         : is(&cuda::general_forward_kernel<T>) || is(&cuda::general_backward_kernel<T>)   ? "general"
-                                                                                           : nullptr;
-}
 
 }  // namespace
 }  // namespace lif::bindings
@@ -78,17 +67,14 @@ STABLE_TORCH_LIBRARY_IMPL(lif_cuda_on_host, CPU, m) {
 
 extern "C" {
 
-// The tier of the last launch.
+// The kernel of the last launch, with its arguments.
 __attribute__((visibility("default"))) const char* host_last_kernel() {
-  using namespace lif;
-  for (const char* name : {bindings::last_kernel_of<float>(), bindings::last_kernel_of<double>(),
-                           bindings::last_kernel_of<Half>(), bindings::last_kernel_of<BFloat16>()}) {
-    if (name != nullptr) {
-      return name;
-    }
-  }
-  return "none";
+  static std::string symbol;
+  symbol = host_cuda::last_kernel_symbol();
+  return symbol.c_str();
 }
+
+__attribute__((visibility("default"))) unsigned host_launches() { return host_cuda::launches; }
 
 // Multiprocessors that the stand-in for a device claims to have, and what a block of it may ask for.
 __attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from _compile import CSRC, CXX_FLAGS, compile_source, target_version
 from compare import autograd_in_python
+from lif_build import LINK_FLAGS
 
 from lif_cuda import _ops
 
 SHIM = Path(__file__).resolve().parent
-SHARED_BYTES = 227 * 1024  # kSharedOptin of cuda_runtime.h
+SHARED_BYTES = 227 * 1024  # kSharedOptin of machine.h
+MACHINE = [SHIM / name for name in ("machine.cpp", "shared_memory.cpp", "fiber.cpp")]
+# Lets the machine see the accesses of kernels (shared_memory.h). What is linked is not the thread sanitizer.
+SEEN = "-fsanitize=thread"
 SANITIZER_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 # The stable ABI that the build compiles for.
 TARGET_FLAG = f"-DTORCH_TARGET_VERSION={target_version(torch.__version__)}"
 
 
+def short_name(symbol: str) -> str:
+    """``void lif::cuda::some_kernel<float>(lif::Forward<float>)`` is ``some_kernel``."""
+    found = re.match(r"(?:void )?(?:\w+::)*(\w+)", symbol)
+    assert found is not None, symbol
+    return found[1]
+
+
 class HostKernels:
-    """csrc/cuda/lif_cuda.cu, launchers and kernels, compiled for the host."""
+    """csrc/cuda, launchers and kernels, compiled for the host."""
 
     def __init__(self, library: Path) -> None:
         torch.ops.load_library(library)
@@ -45,9 +57,19 @@ class HostKernels:
             _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval = saved
 
     @property
-    def last_kernel(self) -> str:
-        """The tier of the last launch: "wide", "narrow" or "general"."""
+    def last_kernel_symbol(self) -> str:
+        """The kernel of the last launch, with its arguments."""
         return str(self._library.host_last_kernel().decode())
+
+    @property
+    def last_kernel(self) -> str:
+        """The name alone of the kernel of the last launch."""
+        return short_name(self.last_kernel_symbol)
+
+    @property
+    def launches(self) -> int:
+        """How many launches there have been."""
+        return int(self._library.host_launches())
 
     @property
     def longest_chunk(self) -> int:
@@ -64,42 +86,63 @@ class HostKernels:
             self._library.host_set_device(1, SHARED_BYTES)
 
 
-def write_launchers(folder: Path) -> None:
-    """launchers.inl: csrc/cuda/lif_cuda.cu as a C++ compiler understands it."""
-    # A launch, kernel<<<...>>>(args), is the one thing in the file that is not C++.
-    launchers, launches = re.subn(
-        r"(\w+(?:<[\w, ]+>)?)<<<(.+?)>>>\((\w+)\)",
-        r"host_cuda::launch(\1, \2, \3)",
-        (CSRC / "cuda" / "lif_cuda.cu").read_text(),
+def compile_library(
+    compiler: str,
+    folder: Path,
+    name: str,
+    *,
+    kernels: Sequence[Path],
+    others: Sequence[Path] = (),
+    options: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+    sanitized: bool,
+) -> Path:
+    """Compile kernels and other sources in ``folder``, and link them with the machine (machine.h)."""
+    sanitizers = SANITIZER_FLAGS if sanitized else []
+    # The tests name a kernel by its symbol. The two sanitizers exclude each other.
+    of_kernels = ["-fvisibility=default", *(sanitizers or [SEEN])]
+
+    def compile_object(job: tuple[Path, Sequence[str]]) -> Path:
+        source, flags = job
+        compiled = folder / f"{source.name}.o"
+        compile_source(
+            [
+                compiler,
+                *CXX_FLAGS,
+                *("-std=c++17", "-Werror", "-Wno-unknown-pragmas", "-fPIC"),
+                *(f"-I{path}" for path in (CSRC, SHIM)),
+                *options,
+                *flags,
+                *("-x", "c++", "-c"),
+                source,
+                "-o",
+                compiled,
+            ]
+        )
+        return compiled
+
+    jobs = [(source, sanitizers) for source in (*others, *MACHINE)]
+    jobs += [(source, of_kernels) for source in kernels]
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_object, jobs))
+    library = folder / f"{name}.so"
+    compile_source(
+        [compiler, "-shared", *sanitizers, *LINK_FLAGS, *objects, "-o", library, *libraries, "-ldl"]
     )
-    assert launches > 0 and "<<<" not in launchers, "a launch is written in a way unknown here"
-    (folder / "launchers.inl").write_text(launchers)
+    return library
 
 
 def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
-    """Compile in ``folder`` with the flags of the build, and load."""
-    write_launchers(folder)
-    library = folder / "lif_cuda_on_host.so"
+    """Compile csrc/cuda in ``folder`` with the flags of the build, and load."""
     torch_folder = Path(torch.__path__[0])
-    compile_source(
-        [
-            compiler,
-            *CXX_FLAGS,
-            *(SANITIZER_FLAGS if sanitized else []),
-            "-std=c++17",
-            "-Werror",
-            "-Wno-unknown-pragmas",
-            "-shared",
-            "-fPIC",
-            TARGET_FLAG,
-            *(f"-I{path}" for path in (CSRC, SHIM, folder)),
-            "-isystem",
-            torch_folder / "include",
-            SHIM / "entry.cpp",
-            "-o",
-            library,
-            f"-L{torch_folder / 'lib'}",
-            *("-lc10", "-ltorch", "-ltorch_cpu"),
-        ]
+    library = compile_library(
+        compiler,
+        folder,
+        "lif_cuda_on_host",
+        kernels=sorted((CSRC / "cuda").glob("*.cu")),
+        others=[SHIM / "entry.cpp"],
+        options=[TARGET_FLAG, "-isystem", str(torch_folder / "include")],
+        libraries=[f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"],
+        sanitized=sanitized,
     )
     return HostKernels(library)
