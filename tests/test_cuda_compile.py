@@ -8,7 +8,6 @@ that a change which costs occupancy shows in review. To write that file anew:
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from _compile import CSRC, NVCC_FLAGS, compile_source
+from _sass import find_cuobjdump
 
 SOURCE = CSRC / "cuda" / "lif_cuda.cu"
 REPORT = CSRC / "cuda" / "registers.txt"
@@ -115,15 +115,6 @@ def entry_bodies(ptx: str) -> dict[str, str]:
         kernel_name(mangled): body
         for mangled, body in re.findall(r"\.entry (\w+)\(.*?\{(.*?)^\}", ptx, re.DOTALL | re.MULTILINE)
     }
-
-
-def find_cuobjdump() -> str | None:
-    """The disassembler: of the toolkit, or the one that triton brings."""
-    found = shutil.which("cuobjdump")
-    triton = importlib.util.find_spec("triton")
-    if found is None and triton is not None and triton.origin is not None:
-        found = shutil.which("cuobjdump", path=Path(triton.origin).parent / "backends" / "nvidia" / "bin")
-    return found
 
 
 @dataclass(frozen=True)
