@@ -92,7 +92,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         return [kernels, node, facts]
     cuda = Extension(
         "lif_cuda._kernels_cuda",
-        ["csrc/bindings/ops_cuda.cpp", "csrc/cuda/lif_cuda.cu"],
+        ["csrc/bindings/ops_cuda.cpp", *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))],
         define_macros=[target, ("USE_CUDA", None)],
         extra_compile_args={
             "cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths("cuda")),

@@ -42,8 +42,7 @@ def _forward(
             results.append(x.new_empty([], dtype=torch.int64))
         elif name == "checkpoints":
             states = 1 + bool(traits & _ops.SYNAPSE) + bool(traits & _ops.ADAPTIVE) + bool(refractory > 0)
-            chunks = -(-length // checkpoint_every)
-            rows = torch.sym_max(chunks - 1, 0)
+            rows = torch.sym_max((length - 1) // checkpoint_every, 0)
             results.append(x.new_empty([rows, states, *features], dtype=dtype))
         elif name == "bits":
             words = -(-length // _ops.STEPS_OF_WORD)

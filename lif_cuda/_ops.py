@@ -116,16 +116,13 @@ def check_device(x: Tensor) -> None:
     )
 
 
-def checkpoint_interval(steps: int, device_type: str) -> int:
-    """Time steps between the membranes saved for backward, or 0 where none is needed.
+def checkpoint_interval(device_type: str) -> int:
+    """Time steps K between the states kept for backward: before steps K, 2 K, ..., so none where T <= K.
 
-    Backward recomputes the membranes of one such chunk at a time and holds them close to the
-    arithmetic: on the CPU 1024 neurons * 32 steps * 4 bytes are 128 KiB of the second-level cache; on
-    CUDA a thread's column of 28 steps * 16 bytes fits four blocks of 128 threads in the shared memory
-    of a multiprocessor. Chunks are of equal length, give or take one step. The cost in fp32 is 4 bytes
-    written and 4 read for each neuron and chunk.
+    One number for a device, whatever the neuron and T: (T - 1) // K rows follow from it before anyone knows
+    which kernels run. Backward computes K steps at a time again, and holds them close to the arithmetic: on
+    the CPU 1024 neurons * 32 steps * 4 bytes are 128 KiB of the second-level cache; on CUDA a thread's column
+    of 16 steps * 16 bytes leaves four blocks of 128 threads and more in the shared memory of a
+    multiprocessor. The cost in fp32 is 4 bytes written and 4 read for each neuron and row.
     """
-    whole, chunk = (28, 20) if device_type == "cuda" else (48, 32)
-    if steps <= whole:
-        return 0
-    return -(-steps // max(2, (steps + chunk // 2) // chunk))
+    return 16 if device_type == "cuda" else 32

@@ -153,7 +153,9 @@ def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOpt
             tensors.append((i, None))
     steps = options.steps
     length = x.shape[checked.time_dim] if steps is None else steps
-    every = 0 if call.bits else _ops.checkpoint_interval(length, x.device.type)
+    every = 0 if call.bits else _ops.checkpoint_interval(x.device.type)
+    if not torch.compiler.is_compiling() and length <= every:
+        every = 0  # no rows; a program that is compiled for any T has them as an empty tensor
     tabled = surrogate.values(checked.state_dtype, x.device) is not None
     node = None
     if not torch.compiler.is_compiling():

@@ -11,7 +11,7 @@
 //                   `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
 //                   from the right over [outer..., inner...] and is 1 only at its ends
 //     table         of a tabulated surrogate, in the state's dtype
-//     checkpoints   [ceil(T / checkpoint_every) - 1, states, outer..., inner...]: the states before steps
+//     checkpoints   [(T - 1) // checkpoint_every, states, outer..., inner...]: the states before steps
 //                   K, 2K, ...
 //     bits          [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
 //                   which then gives a shape only; no gradient of beta, gain or alpha can be had from them

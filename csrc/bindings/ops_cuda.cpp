@@ -37,7 +37,8 @@ struct Cuda {
 
   template <typename T>
   static void backward(const Backward<T>& args, const Tensor& x) {
-    const int64_t longest = cuda::longest_chunk<T>(args.neuron);
+    int64_t longest = 0;
+    check_launch(cuda::longest_chunk<T>(args.neuron, longest), "lif_backward");
     STD_TORCH_CHECK(args.chunk <= longest, "a chunk of ", args.chunk,
                     " time steps does not fit in shared memory; give checkpoints every ", longest,
                     " steps or fewer");

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/kernels.h"
+#include "neuron/back.h"
 #include "neuron/step.h"
 #include "neuron/storage.h"
 #include "neuron/surrogate.h"

@@ -12,8 +12,8 @@ int launch_forward(const Forward<T>& args, void* stream);
 template <typename T>
 int launch_backward(const Backward<T>& args, void* stream);
 
-// The most time steps that a backward block of this neuron holds in shared memory.
+// The most time steps that a backward block of this neuron holds in shared memory. Returns a cudaError_t.
 template <typename T>
-int64_t longest_chunk(const Neuron<StateOf<T>>& neuron);
+int longest_chunk(const Neuron<StateOf<T>>& neuron, int64_t& steps);
 
 }  // namespace lif::cuda

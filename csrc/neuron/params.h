@@ -19,10 +19,6 @@ namespace lif {
 // What can differ between neurons and be learned.
 enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kParameters };
 
-// What a neuron carries from one time step to the next. The count of silent steps has no gradient.
-enum StateName : int { kMembrane, kCurrent, kAdaptation, kSilence, kStates };
-constexpr int kSmoothStates = 3;
-
 // A number, or values that repeat over the neurons: neuron m has values[(m / repeat) % period].
 template <typename S>
 struct Parameter {

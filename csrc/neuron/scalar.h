@@ -6,6 +6,8 @@
 #pragma once
 
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #include <limits>
 #include <type_traits>
@@ -56,6 +58,34 @@ LIF_FN S number(double value) {
   } else {
     return S{} + static_cast<std::remove_reference_t<decltype(S{}[0])>>(value);
   }
+}
+
+// 1 where a is b or more, else 0. On the device in one instruction, where a comparison and a choice are two.
+template <typename S>
+LIF_FN S at_least(S a, S b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<S, float>) {
+    float reached;
+    asm("set.ge.f32.f32 %0, %1, %2;" : "=f"(reached) : "f"(a), "f"(b));
+    return reached;
+  } else {
+    return a >= b ? number<S>(1) : number<S>(0);
+  }
+#else
+  return a >= b ? number<S>(1) : number<S>(0);
+#endif
+}
+
+// The next number above; NaN, which nothing reaches, where there is none. So a >= next_above(b) is a > b.
+template <typename S>
+LIF_FN S next_above(S a) {
+  using Bits = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+  Bits bits;
+  memcpy(&bits, &a, sizeof a);
+  bits = a == S(0) ? 1 : a > S(0) ? bits + 1 : bits - 1;
+  S above;
+  memcpy(&above, &bits, sizeof a);
+  return a < S(INFINITY) ? above : S(NAN);
 }
 
 LIF_FN float magnitude(float a) { return fabsf(a); }

@@ -1,4 +1,4 @@
-// The leaky integrate-and-fire family: one time step forward, one backward.
+// The leaky integrate-and-fire family: one time step forward. One step back stands in back.h.
 //
 //   u[t] = beta * v[t-1] + g * x[t]        integrate and leak (with a rest potential r: beta*(v-r) + r)
 //   s[t] = 1 if u[t] >= theta else 0       fire (or strictly above)
@@ -15,22 +15,9 @@
 //   adaptive         A[t] = theta + kappa * b[t-1] takes the place of theta;  b[t] = rho * b[t-1] + s[t]
 //   refractory       for N steps after a spike u[t] = v[t-1] and s[t] = 0
 //
-// Backward, with G[t] = dL/ds[t], a[t] = dL/dv[t], h[t] the surrogate derivative of the spike (surrogate.h)
-// and k = 0 if the reset is detached, else 1:
-//
-//   e[t]   = G[t] - k * theta * a[t]           what reaches the spike: "subtract"
-//          = G[t] + k * (v_reset - u[t]) * a[t]                        "zero"
-//          = G[t]                                                      "none", and delayed
-//   d[t]   = keep(a[t]) + e[t] * h[t]          = dL/du[t]; keep is 0 where "zero" has reset, else a[t]
-//   dx[t]  = g * d[t]
-//   a[t-1] = beta * d[t]
-//   dbeta  += d[t] * (v[t-1] - r)
-//   dg     += d[t] * x[t]
-//   dtheta -= e[t] * h[t] + a[t] * s[t]        without the second term unless "subtract"
-//   dv_reset += a[t] * s[t]                    "zero"
-//
-// These are all the equations there are: the CPU and the CUDA kernels call the functions below, S being
-// float, double or a vector of them, and decide only which neuron and which time step come next.
+// step() below is all of them. What a neuron has is a `kind` (member.h): known to the compiler, which leaves
+// out the rest, or at run time. S is float, double or a vector of them. Backends decide only which neuron and
+// which time step come next.
 #pragma once
 
 #include "neuron/scalar.h"
@@ -41,7 +28,33 @@ namespace lif {
 enum class Reset : int { subtract = 0, zero = 1, none = 2 };
 constexpr int kResets = 3;
 
-// Forward.
+// The numbers of a neuron, or of a vector of neurons.
+template <typename S>
+struct Values {
+  S beta, theta, v_reset, gain, alpha, kappa, rho;
+  // What a membrane is compared with: theta, or, in place of a strict comparison, the next number above it.
+  // A neuron that adapts compares with a threshold that moves, and has no use for it.
+  S level;
+  S rest;
+  S silence;  // time steps of it after a spike
+};
+
+// What a neuron carries from one time step to the next. The count of silent steps has no gradient.
+enum StateName : int { kMembrane, kCurrent, kAdaptation, kSilence, kStates };
+constexpr int kSmoothStates = 3;
+
+template <typename S>
+struct States {
+  S of[kStates];
+};
+
+// What a step computes on its way: the membrane before its reset, the spike, the threshold that it met.
+template <typename S>
+struct Step {
+  S u, s, theta;
+};
+
+// The pieces of a step.
 
 template <typename S>
 LIF_FN S synapse(S alpha, S i, S x) {
@@ -65,7 +78,10 @@ LIF_FN S adapted_threshold(S theta, S kappa, S b) {
 
 template <typename S>
 LIF_FN S fire(S u, S theta, bool strict) {
-  return (strict ? u > theta : u >= theta) ? number<S>(1) : number<S>(0);
+  if (strict) {
+    return u > theta ? number<S>(1) : number<S>(0);
+  }
+  return at_least(u, theta);
 }
 
 template <typename S>
@@ -93,38 +109,61 @@ LIF_FN S adapt(S rho, S b, S s) {
 // Time steps that a neuron stays silent: N after a spike, then one fewer each step.
 template <typename S>
 LIF_FN S count_down(S q, S s, S refractory) {
-  return s != S(0) ? refractory : q > S(0) ? sub(q, S(1)) : S(0);
+  const S fewer = q > number<S>(0) ? sub(q, number<S>(1)) : number<S>(0);
+  return s != number<S>(0) ? refractory : fewer;
 }
 
-// Backward.
+// The step as a whole.
 
-template <typename S>
-LIF_FN S reach_spike(Reset kind, bool detached, S g, S u, S theta, S v_reset, S a) {
-  return detached || kind == Reset::none ? g
-         : kind == Reset::subtract       ? sub(g, mul(theta, a))
-                                         : add(g, mul(sub(v_reset, u), a));
+// The membrane that leaks into a step: with a delayed reset to a value, after that.
+template <typename Kind, typename S>
+LIF_FN S leaking(const Kind& kind, const Values<S>& own, S v) {
+  return kind.delayed && kind.reset == Reset::zero
+             ? reset_zero(v, own.v_reset, fire(v, own.level, kind.strict))
+             : v;
 }
 
-template <typename S>
-LIF_FN S keep(Reset kind, S a, S s) {
-  return kind != Reset::zero ? a : s != number<S>(0) ? number<S>(0) : a;
+// The threshold that u meets, and whether it fires; `b` and `q` are the states before the step.
+template <typename Kind, typename S>
+LIF_FN Step<S> meet_threshold(const Kind& kind, const Values<S>& own, S u, S b, S q) {
+  const S theta = kind.adaptive ? adapted_threshold(own.theta, own.kappa, b) : own.theta;
+  const S s = fire(u, kind.adaptive ? theta : own.level, kind.strict);
+  return {u, kind.refractory ? (q > number<S>(0) ? number<S>(0) : s) : s, theta};
 }
 
-template <typename S>
-LIF_FN S threshold_gradient(Reset kind, S through, S a, S s) {
-  return kind == Reset::subtract ? sub(-through, mul(a, s)) : -through;
+// The membrane after a step.
+template <typename Kind, typename S>
+LIF_FN S after(const Kind& kind, const Values<S>& own, const Step<S>& now) {
+  return kind.delayed ? now.u : reset(kind.reset, now.u, now.theta, own.v_reset, now.s);
 }
 
-// The gradient of the first-spike time, first = sum over t of prod over k <= t of (1 - s[k]), by the product
-// rule. `later` is dL/d(that product at t); only up to the first spike is a product without s[t] not zero.
-template <typename S>
-LIF_FN S first_spike_gradient(S later, S first, S t) {
-  return first >= t ? -later : S(0);
-}
-
-template <typename S>
-LIF_FN S first_spike_earlier(S grad_first, S later, S s) {
-  return add(grad_first, mul(later, sub(S(1), s)));
+// One time step: `state` becomes that after it.
+template <typename Kind, typename S>
+LIF_FN Step<S> step(const Kind& kind, const Values<S>& own, States<S>& state, S x) {
+  const S v = state.of[kMembrane];
+  const S q = state.of[kSilence];
+  if (kind.synapse) {
+    state.of[kCurrent] = synapse(own.alpha, state.of[kCurrent], x);
+  }
+  const S drive = mul(own.gain, kind.synapse ? state.of[kCurrent] : x);
+  const S from = leaking(kind, own, v);
+  S u = kind.rested ? integrate_from_rest(own.beta, from, own.rest, drive)
+                    : integrate(own.beta, from, drive);
+  if (kind.delayed && kind.reset == Reset::subtract) {
+    u = reset_subtract(u, own.theta, fire(v, own.level, kind.strict));
+  }
+  if (kind.refractory) {
+    u = q > number<S>(0) ? v : u;
+  }
+  const Step<S> now = meet_threshold(kind, own, u, state.of[kAdaptation], q);
+  state.of[kMembrane] = after(kind, own, now);
+  if (kind.adaptive) {
+    state.of[kAdaptation] = adapt(own.rho, state.of[kAdaptation], now.s);
+  }
+  if (kind.refractory) {
+    state.of[kSilence] = count_down(q, now.s, own.silence);
+  }
+  return now;
 }
 
 }  // namespace lif

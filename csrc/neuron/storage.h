@@ -81,10 +81,14 @@ LIF_FN Bits nearest_bfloat16(Bits bits) {
 }
 
 LIF_FN BFloat16 to_bfloat16(float value) {
+#if defined(__CUDA_ARCH__)
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
   const uint32_t bits = bits_of(value);
   constexpr uint32_t kQuiet = 0x400000;
   // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself.
   return {static_cast<uint16_t>((value != value ? bits | kQuiet : nearest_bfloat16(bits)) >> 16)};
+#endif
 }
 
 LIF_FN Half to_half(float value) {

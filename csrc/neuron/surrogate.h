@@ -33,11 +33,17 @@ struct Surrogate {
   int64_t points = 0;
 };
 
+// What 1 is divided by.
+template <typename S>
+LIF_FN S fast_sigmoid_divisor(S z, S slope) {
+  const S y = add(number<S>(1), mul(slope, magnitude(z)));
+  return mul(y, y);
+}
+
 // Of a scale of 1, which is left out: a product with 1 is exact.
 template <typename S>
 LIF_FN S fast_sigmoid(S z, S slope) {
-  const S y = add(number<S>(1), mul(slope, magnitude(z)));
-  return div(number<S>(1), mul(y, y));
+  return div(number<S>(1), fast_sigmoid_divisor(z, slope));
 }
 
 template <typename S>
@@ -45,10 +51,16 @@ LIF_FN S fast_sigmoid(S z, S slope, S scale) {
   return mul(scale, fast_sigmoid(z, slope));
 }
 
+// What 1 is divided by.
+template <typename S>
+LIF_FN S atan_divisor(S z, S slope) {
+  const S y = mul(slope, z);
+  return add(number<S>(1), mul(y, y));
+}
+
 template <typename S>
 LIF_FN S atan_shape(S z, S slope) {
-  const S y = mul(slope, z);
-  return div(number<S>(1), add(number<S>(1), mul(y, y)));
+  return div(number<S>(1), atan_divisor(z, slope));
 }
 
 template <typename S>
@@ -104,6 +116,28 @@ LIF_FN S table_shape(S z, const Surrogate<S>& surrogate) {
   const S low = surrogate.table[at];
   const S high = surrogate.table[at + 1];
   return mul(surrogate.scale, add(low, mul(sub(place, static_cast<S>(at)), sub(high, low))));
+}
+
+// h(z) of the shape that the surrogate has.
+template <Shape kShape, typename S>
+LIF_FN S derivative(S z, const Surrogate<S>& of) {
+  if constexpr (kShape == Shape::fast_sigmoid) {
+    return fast_sigmoid(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::atan) {
+    return atan_shape(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::sigmoid) {
+    return sigmoid(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::triangle) {
+    return triangle(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::piecewise_exp) {
+    return piecewise_exp(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::gaussian) {
+    return gaussian(z, of.slope, of.scale);
+  } else if constexpr (kShape == Shape::rectangle) {
+    return rectangle(z, of.slope, of.scale);
+  } else {
+    return table_shape(z, of);
+  }
 }
 
 }  // namespace lif

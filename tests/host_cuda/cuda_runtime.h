@@ -17,7 +17,7 @@
 
 using cudaError_t = int;
 using cudaStream_t = void*;
-enum : cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum : cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 

@@ -83,6 +83,8 @@ __attribute__((visibility("default"))) void host_set_device(int multiprocessors,
 }
 
 __attribute__((visibility("default"))) int64_t host_longest_chunk() {
-  return lif::cuda::longest_chunk<float>({});
+  int64_t steps = 0;
+  lif::cuda::longest_chunk<float>({}, steps);
+  return steps;
 }
 }

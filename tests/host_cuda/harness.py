@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from _compile import CSRC, CXX_FLAGS, compile_source, target_version
 from compare import autograd_in_python
 from lif_build import LINK_FLAGS
 
-from lif_cuda import _ops
+from lif_cuda import _ops, functional
 
 SHIM = Path(__file__).resolve().parent
 SHARED_BYTES = 227 * 1024  # kSharedOptin of machine.h
@@ -33,6 +34,12 @@ def short_name(symbol: str) -> str:
     return found[1]
 
 
+def _put_in_use(operators: tuple[Any, Any, Any]) -> None:
+    """Let the package call these operators, with checkpoints at this interval."""
+    _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval = operators
+    functional._PLANS.clear()
+
+
 class HostKernels:
     """csrc/cuda, launchers and kernels, compiled for the host."""
 
@@ -47,14 +54,27 @@ class HostKernels:
         """Let lif_cuda.functional run these kernels, with the checkpoints that it makes on CUDA."""
         saved = _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval
         operators = torch.ops.lif_cuda_on_host
-        _ops.lif_forward = operators.lif_forward.default
-        _ops.lif_backward = operators.lif_backward.default
-        _ops.checkpoint_interval = lambda steps, device_type: saved[2](steps, "cuda")
+        mine = (
+            operators.lif_forward.default,
+            operators.lif_backward.default,
+            lambda device_type: saved[2]("cuda"),
+        )
+        self._saved, self._mine = saved, mine
+        _put_in_use(mine)
         try:
             with autograd_in_python():  # which looks for the operators in _ops
                 yield
         finally:
-            _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval = saved
+            _put_in_use(saved)
+
+    @contextmanager
+    def out_of_use(self) -> Iterator[None]:
+        """Inside of :meth:`in_use`: the CPU's own kernels again."""
+        _put_in_use(self._saved)
+        try:
+            yield
+        finally:
+            _put_in_use(self._mine)
 
     @property
     def last_kernel_symbol(self) -> str:
@@ -77,13 +97,13 @@ class HostKernels:
         return int(self._library.host_longest_chunk())
 
     @contextmanager
-    def device(self, *, multiprocessors: int = 1, shared_bytes: int = SHARED_BYTES) -> Iterator[None]:
+    def device(self, *, multiprocessors: int = 0, shared_bytes: int = SHARED_BYTES) -> Iterator[None]:
         """Let the device have so many multiprocessors, and a block so many bytes of shared memory."""
         self._library.host_set_device(multiprocessors, shared_bytes)
         try:
             yield
         finally:
-            self._library.host_set_device(1, SHARED_BYTES)
+            self._library.host_set_device(0, SHARED_BYTES)
 
 
 def compile_library(
@@ -109,6 +129,7 @@ def compile_library(
             [
                 compiler,
                 *CXX_FLAGS,
+                "-O1",  # some 300 kernels: a minute of compiling less than with -O3, and the same bits
                 *("-std=c++17", "-Werror", "-Wno-unknown-pragmas", "-fPIC"),
                 *(f"-I{path}" for path in (CSRC, SHIM)),
                 *options,

@@ -3,6 +3,7 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <map>
@@ -23,7 +24,7 @@ Launch last_launch;
 unsigned launches = 0;
 cudaError_t last_error = cudaSuccess;
 int shared_optin = kSharedOptin;
-int multiprocessors = 1;
+int multiprocessors = 0;
 std::string fault;
 
 void report(const std::string& what) {
@@ -266,8 +267,15 @@ void __pipeline_wait_prior(size_t newest) { host_cuda::machine.copies().wait(new
 
 cudaError_t cudaGetLastError() { return std::exchange(host_cuda::last_error, cudaSuccess); }
 
+// A machine with other facts is another device, since launchers ask a device once.
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  static std::vector<std::pair<int, int>> devices;
+  const std::pair<int, int> facts{host_cuda::multiprocessors, host_cuda::shared_optin};
+  const auto found = std::find(devices.begin(), devices.end(), facts);
+  *device = static_cast<int>(found - devices.begin());
+  if (found == devices.end()) {
+    devices.push_back(facts);
+  }
   return cudaSuccess;
 }
 

@@ -33,7 +33,7 @@ extern cudaError_t last_error;
 
 // The device. A launcher that remembers what it asked does not see these change.
 extern int shared_optin;     // at the most kSharedOptin
-extern int multiprocessors;  // so few that the smallest grid is wide where it can be
+extern int multiprocessors;  // 0: no call has few neurons for them
 
 // The first thing that kernels did wrong since the last call of take_fault(); empty where all is well.
 extern std::string fault;

@@ -1,0 +1,3 @@
+#include "cuda/launch_forward.cuh"
+
+template int lif::cuda::launch_forward(const lif::Forward<lif::BFloat16>&, void*);
