@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from lif_cuda import functional, reference
-from lif_cuda.surrogate import FastSigmoid
+from lif_cuda.surrogate import FastSigmoid, SoftSign
 
 BETA = 0.9
 SURROGATE = FastSigmoid(k=10.0)
+# Neuron-steps that are compared with the reference at once.
+PIECE = 1 << 25
 
 Run = Callable[[Tensor], Tensor]
 
@@ -29,11 +31,12 @@ class Contender:
 
     Attributes:
         name: what it is called in tables.
-        run: x [T, B, N] to spikes of that shape.
+        run: x [T, B, ...] to spikes of that shape.
         options: of ``lif_cuda.functional.lif``, for the same neuron.
         difference: from the plain neuron, or from the same bits; empty where there is none.
         exact: whether its spikes must equal those of lif_cuda with ``options`` to the last bit.
         setup_seconds: what the first call costs beyond a later one (compiling).
+        learned: those of ``options`` that a gradient is asked for beside that of x.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Contender:
     difference: str = ""
     exact: bool = True
     setup_seconds: float = 0.0
+    learned: tuple[Tensor, ...] = ()
 
 
 def lif_cuda_fused(x: Tensor) -> Tensor:
@@ -83,11 +87,22 @@ def plain_loop(x: Tensor) -> Tensor:
     return series
 
 
-def compiled_loop() -> Run:
-    """``torch.compile`` of the plain loop, without a graph break."""
+def compiled(x: Tensor) -> Contender:
+    """``torch.compile`` of the plain loop, without a graph break, compiled for tensors like ``x``."""
     torch.compiler.reset()
-    compiled: Run = torch.compile(plain_loop, fullgraph=True, dynamic=False)
-    return compiled
+    run: Run = torch.compile(plain_loop, fullgraph=True, dynamic=False)
+    began = time.perf_counter()
+    run(x.detach().requires_grad_()).sum().backward()
+    # Triton makes one rounding of a product and a sum.
+    difference = "rounds beta * v + x once" if x.is_cuda else ""
+    taken = time.perf_counter() - began
+    return Contender("torch.compile", run, {}, difference, exact=not difference, setup_seconds=taken)
+
+
+def reason(error: BaseException) -> str:
+    """Why a contender is missing, in one line."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
 
 
 def _snntorch() -> Contender:
@@ -108,7 +123,13 @@ def _snntorch() -> Contender:
     return Contender("snnTorch", run, options, "fires above the threshold, resets at the next step")
 
 
-def _spikingjelly() -> Contender:
+def spikingjelly(x: Tensor) -> Contender:
+    """At its best setting for tensors like ``x``.
+
+    Since its version 2 it chooses its kernels itself, on CUDA Triton's. With 16 bits it would keep its
+    state in them and run a loop of plain operators, ten times as long; told what its neurons store, it
+    computes in fp32 and runs its kernels there too.
+    """
     from spikingjelly.activation_based import functional as sj
     from spikingjelly.activation_based import neuron, surrogate
 
@@ -119,14 +140,21 @@ def _spikingjelly() -> Contender:
         surrogate_function=surrogate.SoftSign(20.0),
         step_mode="m",
     )
+    difference = "v - v / tau for beta * v: other roundings"
+    storage = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(x.dtype)
+    if x.is_cuda and storage is not None:
+        from spikingjelly.activation_based.precision import prepare_model_for_precision
+
+        prepare_model_for_precision(node, x.device, {"neuron_storage": storage})
+        difference += f"; neuron_storage={storage!r}"
 
     def run(x: Tensor) -> Tensor:
         sj.reset_net(node)
         spikes: Tensor = node(x)
         return spikes
 
-    # Since its version 2 it chooses its kernels itself: Triton's on CUDA.
-    return Contender("SpikingJelly", run, {}, "v - v / tau for beta * v: other roundings", exact=False)
+    options = {"surrogate": SoftSign(alpha=20.0)}
+    return Contender("SpikingJelly", run, options, difference, exact=False)
 
 
 def _norse() -> Contender:
@@ -179,18 +207,14 @@ def contenders(case_x: Tensor, *, compile_loop: bool, rivals: bool) -> tuple[lis
     missing: dict[str, str] = {}
     if compile_loop:
         try:
-            run = compiled_loop()
-            began = time.perf_counter()
-            leaf = case_x.detach().requires_grad_()
-            run(leaf).sum().backward()
-            found.append(Contender("torch.compile", run, setup_seconds=time.perf_counter() - began))
+            found.append(compiled(case_x))
         except Exception as error:
-            missing["torch.compile"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            missing["torch.compile"] = reason(error)
     else:
         missing["torch.compile"] = "not asked for at this length: it unrolls the loop"
     for name, make in (
         ("snnTorch", _snntorch),
-        ("SpikingJelly", _spikingjelly),
+        ("SpikingJelly", lambda: spikingjelly(case_x)),
         ("Norse", _norse),
         ("sinabs", _sinabs),
     ):
@@ -200,18 +224,18 @@ def contenders(case_x: Tensor, *, compile_loop: bool, rivals: bool) -> tuple[lis
         try:
             found.append(make())
         except Exception as error:
-            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            missing[name] = reason(error)
     return found, missing
 
 
 def wrong(contender: Contender, x: Tensor) -> str | None:
     """What tells a contender's spikes from those of the reference; None: it may be timed."""
     with torch.no_grad():
-        expected = reference.lif(x, BETA, surrogate=SURROGATE, return_state=False, **contender.options)
+        expected = torch.cat([_reference(contender, piece) for piece in x.split(_rows(x), 1)], 1)
         try:
             spikes = contender.run(x)
         except Exception as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            return reason(error)
     if spikes.shape != expected.shape or spikes.dtype != expected.dtype:
         return f"{tuple(spikes.shape)} {spikes.dtype} instead of {tuple(expected.shape)} {expected.dtype}"
     apart = float((spikes != expected).double().mean())
@@ -219,3 +243,48 @@ def wrong(contender: Contender, x: Tensor) -> str | None:
     if apart > (0.0 if contender.exact else 1e-3):
         return f"{apart:.3%} of the spikes differ"
     return None
+
+
+def wrong_gradients(contender: Contender, x: Tensor, grad: Tensor) -> str | None:
+    """What tells a contender's gradients, ``grad`` being that of its spikes, from the reference's.
+
+    The distance between them is taken relative to the reference's length. An exact contender may sum in
+    another order; others round otherwise, and those that keep u in bfloat16 for backward find the surrogate
+    4 % off.
+    """
+    try:
+        found = _gradients(contender, contender.run, x, grad)
+    except Exception as error:
+        return reason(error)
+    rows = _rows(x)
+    pieces = [
+        _gradients(contender, lambda leaf: _reference(contender, leaf), part, part_grad)
+        for part, part_grad in zip(x.split(rows, 1), grad.split(rows, 1), strict=True)
+    ]
+    by_tensor = list(zip(*pieces, strict=True))
+    expected = [torch.cat(by_tensor[0], 1), *(sum(parts, start=parts[0] * 0) for parts in by_tensor[1:])]
+    short = x.element_size() == 2
+    allowed = (4e-3 if short else 1e-4) if contender.exact else (0.1 if short else 0.02)
+    for place, (mine, right) in enumerate(zip(found, expected, strict=True)):
+        distance = float((mine.double() - right.double()).norm() / right.double().norm())
+        if not distance <= allowed:  # nor may it be NaN
+            name = f"learned parameter {place}" if place else "x"
+            return f"the gradient of {name} is {distance:.2g} of its length away"
+    return None
+
+
+def _reference(contender: Contender, x: Tensor) -> Tensor:
+    """Spikes of the contender's neuron by the reference."""
+    neuron: dict[str, Any] = {"beta": BETA, "surrogate": SURROGATE} | contender.options
+    spikes: Tensor = reference.lif(x, return_state=False, **neuron)
+    return spikes
+
+
+def _rows(x: Tensor) -> int:
+    """Samples that the reference takes at once: it keeps over a hundred bytes a neuron-step for backward."""
+    return max(1, PIECE * x.shape[1] // max(1, x.numel()))
+
+
+def _gradients(contender: Contender, run: Run, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    leaf = x.detach().requires_grad_()
+    return torch.autograd.grad(run(leaf), [leaf, *contender.learned], grad)

@@ -27,6 +27,7 @@ from typing import Any
 
 import _machine
 import torch
+from _calls import call_of, copy_of
 from _contenders import BETA, Contender, contenders, lif_cuda_fused, wrong
 from _empty_operator import empty_operator
 from _files import write_json
@@ -81,27 +82,6 @@ class Case:
     def __str__(self) -> str:
         kind = "forward + backward" if self.training else "forward"
         return f"[{self.steps}, {self.batch}, {self.neurons}] {str(self.dtype)[6:]} {kind}"
-
-
-def call_of(run: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
-    """One forward call without gradients, or one forward and backward pass."""
-    if not training:
-
-        def forward() -> object:
-            with torch.no_grad():
-                return run(x)
-
-        return forward
-    leaf = x.detach().requires_grad_()
-    return lambda: torch.autograd.grad(run(leaf), leaf, grad)
-
-
-def copy_of(x: Tensor, grad: Tensor, training: bool) -> Callable[[], object]:
-    """The bytes of the case and nothing else."""
-    state = torch.zeros(x.shape[1:], device=x.device)
-    if training:
-        return lambda: (x.clone(), state.clone(), x + grad)
-    return lambda: (x.clone(), state.clone())
 
 
 def run_case(
