@@ -47,9 +47,9 @@ def part(loop: Loop) -> str:
 def instructions(function: Function, step: Step) -> Counts:
     """Instructions a neuron-step of the main loops. Parts without a loop are left out."""
     found: dict[str, list[float]] = {}
-    for loop in main_loops(function):
-        if steps := step.of(loop):
-            found.setdefault(part(loop), []).append(round(loop.total / (steps * step.neurons), 1))
+    for loop in main_loops(function, step.of):
+        of_step = loop.total / (step.of(loop) * step.neurons)
+        found.setdefault(part(loop), []).append(round(of_step, 1))
     return {name: tuple(sorted(found[name])) for name in PARTS if name in found}
 
 

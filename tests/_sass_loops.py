@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -203,13 +203,14 @@ def loops(function: Function) -> list[Loop]:
     return [_loop(graph, header, blocks) for header, blocks in _natural(graph).items()]
 
 
-def main_loops(function: Function) -> list[Loop]:
+def main_loops(function: Function, amount: Callable[[Loop], int] = lambda loop: loop.marker) -> list[Loop]:
     """The loops that do the work: innermost ones, without those for what is left over of whole groups.
 
     A loop counts as innermost where no loop in it is of a known kind. Loops of one kind of which one runs
-    before the other share the work, so that with the most steps is the main one, and of equals the leaner,
-    as steps that are tested one by one cost more. Those that exclude each other, such as the passes of a
-    switch, all are main loops.
+    before the other share the work. The main one is unrolled: it does at least half as much an iteration as
+    any, and of those it is the leanest for what it does, as steps that are tested one by one cost more. Those
+    that exclude each other, such as the passes of a switch, all are main loops. `amount` says how much a loop
+    does an iteration; one that does nothing is none.
     """
     graph = Graph(function)
     reach = graph.reach()
@@ -233,8 +234,15 @@ def main_loops(function: Function) -> list[Loop]:
         ]
         groups = [group for group in groups if group not in linked]
         groups.append([(header, loop), *(one for group in linked for one in group)])
-    chosen = [max(group, key=lambda one: (one[1].marker, -one[1].total)) for group in groups]
-    return sorted((loop for _, loop in chosen), key=lambda loop: loop.address)
+    chosen = [_main([loop for _, loop in group], amount) for group in groups]
+    return sorted((loop for loop in chosen if amount(loop)), key=lambda loop: loop.address)
+
+
+def _main(sharing: list[Loop], amount: Callable[[Loop], int]) -> Loop:
+    """Of loops that share the work, the main one."""
+    most = max(map(amount, sharing))
+    unrolled = [loop for loop in sharing if 2 * amount(loop) > most] or sharing
+    return min(unrolled, key=lambda loop: loop.total / max(amount(loop), 1))
 
 
 def _natural(graph: Graph) -> dict[int, int]:

@@ -17,11 +17,12 @@ struct Stream {
   int64_t stride;
 };
 
-// One that may be absent: then what is in flight stays 0.
+// One that may be absent: then what is in flight stays 0, and the stride is 0.
 template <typename T, int W>
 struct OptionalStream {
   const T* at;
   int64_t stride;
+  bool present;
 };
 
 template <typename T, int W>
@@ -32,10 +33,10 @@ LIF_FN void next(Raw<T, W>& value, Stream<T, W>& from) {
 
 template <typename T, int W>
 LIF_FN void next(Raw<T, W>& value, OptionalStream<T, W>& from) {
-  if (from.at != nullptr) {
+  if (from.present) {
     value = load_raw<W>(from.at);
-    from.at += from.stride;
   }
+  from.at += from.stride;
 }
 
 // The values of the next steps, on their way.
@@ -59,7 +60,9 @@ LIF_FN void fill(InFlight<T, W, kSteps>& flight, From& from, int steps) {
 constexpr int kNever = 0x7fffffff;
 
 // body(value, at_end) for each of `steps` steps, the first of which are in flight. Whole groups of kSteps come
-// without tests; at_end is a type that says whether the step may be among the last. After `due` groups, and
+// without tests; at_end is a type that says whether the step may be among the last. A register is loaded anew once
+// its value has been used: the other way round the compiler copies it first, an instruction a neuron-step. After
+// `due` groups, and
 // before the step that follows, due = between() is called: a loop of its own around the groups, since a test in
 // each costs 2 instructions a neuron-step.
 template <typename T, int W, int kSteps, typename From, typename Between, typename Body>
@@ -77,9 +80,8 @@ LIF_FN void with_loads_ahead(InFlight<T, W, kSteps>& flight, From& from, int ste
     for (; run > 0; --run) {
 #pragma unroll
       for (int j = 0; j < kSteps; ++j) {
-        const Raw<T, W> value = flight.at[j];
+        body(flight.at[j], std::false_type());
         next(flight.at[j], from);
-        body(value, std::false_type());
       }
     }
   }
@@ -92,11 +94,10 @@ LIF_FN void with_loads_ahead(InFlight<T, W, kSteps>& flight, From& from, int ste
       if (j >= left) {
         break;
       }
-      const Raw<T, W> value = flight.at[j];
+      body(flight.at[j], std::true_type());
       if (left - j > kSteps) {
         next(flight.at[j], from);
       }
-      body(value, std::true_type());
     }
   }
 }

@@ -14,12 +14,9 @@ namespace lif::cuda {
 template <typename T>
 constexpr int kForwardWide = 16 / sizeof(StateOf<T>);
 
-// The flows that are compiled: the lean one for the plain neuron in the types that networks train in.
+// Whether there is a kernel with one neuron a thread, for where nothing is aligned, and one for two bits a step.
 template <typename T, typename Kind>
-constexpr bool kHasSeries = Kind::plain && !std::is_same_v<T, double>;
-// And one neuron a thread where nothing is aligned.
-template <typename T, typename Kind>
-constexpr bool kHasNarrow = kHasSeries<T, Kind>;
+constexpr bool kHasNarrow = kIsTrainedIn<T> && Kind::plain;
 
 template <typename T>
 bool is_general(const Forward<T>& args) {
@@ -58,7 +55,7 @@ int forward_as(const Forward<T>& args, const On& on) {
   const bool wide = is_aligned(args, kWide);
   const bool lean = args.spikes.data != nullptr && !is_counted(args);
   if (args.bits != nullptr) {
-    if constexpr (kHasSeries<T, Kind>) {
+    if constexpr (kHasNarrow<T, Kind>) {
       if (wide && lean && args.checkpoints == nullptr) {
         return launch<&bits_forward_kernel<T, Kind, kWide>>(
             args, blocks_for(args.extent, kWide, kForwardThreads), kForwardThreads, 0, on);
@@ -72,7 +69,7 @@ int forward_as(const Forward<T>& args, const On& on) {
       return launch<&long_forward_kernel<T, Kind>>(args, warps, kWarp, kLongForwardBytes<T>, on);
     }
   }
-  if constexpr (kHasSeries<T, Kind>) {
+  if constexpr (kIsTrainedIn<T>) {
     if (wide && lean) {
       return forward_wide<Kind, kWide, Flow::series>(args, on);
     }

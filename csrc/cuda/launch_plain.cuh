@@ -7,11 +7,6 @@
 
 namespace lif::cuda {
 
-// Whether the types that networks train in have it: lean kernels, two bits a step, one neuron a thread where
-// nothing is aligned. In fp64 the general kernel does these.
-template <typename T>
-constexpr bool kIsTrainedIn = !std::is_same_v<T, double>;
-
 template <typename Kind, typename T>
 int bits_as(const Backward<T>& args, const On& on, bool& done) {
   constexpr int kWide = 16 / sizeof(StateOf<T>);

@@ -25,7 +25,7 @@ struct WarpPlace {
   int size;
 };
 
-LIF_FN WarpPlace warp_place(const Extent& extent) {
+LIF_DEVICE_FN WarpPlace warp_place(const Extent& extent) {
   const int64_t warps_of_row = (extent.inner + kWarp - 1) / kWarp;
   const int64_t outer = blockIdx.x / warps_of_row;
   const int64_t inner = (blockIdx.x - outer * warps_of_row) * kWarp;
@@ -60,7 +60,7 @@ LIF_FN Ring<T> make_ring(T* slots, const Series<const T>& series, const WarpPlac
 // Let the copies of the next stage begin. A group of copies is closed also where there are none, so that the
 // number of groups behind a stage is always the same.
 template <typename T>
-LIF_FN void begin_stage(Ring<T>& ring) {
+LIF_DEVICE_FN void begin_stage(Ring<T>& ring) {
   using Of = Ring<T>;
   T* to = ring.slots + (ring.next_stage % kStages * kStage + ring.row) * kWarp + ring.column;
   const int left = ring.steps - ring.next_stage * kStage - ring.row;
@@ -83,7 +83,7 @@ struct StageValues {
 
 // Wait for the copies of a stage, let those of another begin in its predecessor's slot, and take it over.
 template <typename T>
-LIF_FN void take_stage(StageValues<T>& values, Ring<T>& ring, int stage, int lane) {
+LIF_DEVICE_FN void take_stage(StageValues<T>& values, Ring<T>& ring, int stage, int lane) {
   __pipeline_wait_prior(kStages - 2);
   __syncwarp();  // each lane's copies are there for all, and all have read the slot that is filled next
   begin_stage(ring);

@@ -7,7 +7,7 @@
 namespace lif::cuda {
 
 // Add a thread's spikes to those of all neurons. Integers: no order of additions changes the sum.
-LIF_FN void add_to_total(int64_t* total, unsigned spikes) {
+LIF_DEVICE_FN void add_to_total(int64_t* total, unsigned spikes) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   // Turing has no reduction over a warp: one addition a neuron that fired, once for all T steps.
   if (spikes > 0) {
@@ -27,7 +27,7 @@ LIF_FN void add_to_total(int64_t* total, unsigned spikes) {
 
 // The counts of W neurons, in the forms that are wanted.
 template <int W, typename T, typename S = StateOf<T>>
-LIF_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pack<S, W>& count) {
+LIF_DEVICE_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pack<S, W>& count) {
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }

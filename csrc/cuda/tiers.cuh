@@ -128,6 +128,11 @@ inline bool few_for_long(const Extent& extent, const Device& device) {
 // Steps are counted in 32 bits in all kernels but the general ones.
 constexpr int64_t kMostSteps = int64_t{1} << 30;
 
+// Networks are trained in these types, and have lean kernels; in fp64, which is for checks, the kernels for any
+// flow and the general ones do.
+template <typename T>
+constexpr bool kIsTrainedIn = !std::is_same_v<T, double>;
+
 // What no compiled member has: a gain, or a value to reset to, that differs between neurons.
 template <typename S>
 bool is_uniform(const Parameter<S>* parameter) {

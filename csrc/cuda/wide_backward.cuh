@@ -28,11 +28,11 @@ template <typename T, typename Kind, bool kLearn, Slopes kSlopes>
 constexpr int kBackwardWide = (Kept<Kind, kLearn, kSlopes>::rows == 1 ? 16 : 8) / sizeof(StateOf<T>);
 
 template <Flow kFlow, int W, typename T>
-LIF_FN auto stream_of(const T* at, int64_t stride) {
+LIF_FN auto stream_of(const T* at, int64_t stride, bool present) {
   if constexpr (kFlow == Flow::series) {
     return Stream<T, W>{at, stride};
   } else {
-    return OptionalStream<T, W>{at, stride};
+    return OptionalStream<T, W>{at, stride, present};
   }
 }
 
@@ -53,9 +53,10 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   const Kind& kind = group.kind;
   const T* x = start_of(args.x, place);
   const T* g = kFlow == Flow::any && steady_spikes(args) ? nullptr : start_of(args.grad_spikes, place);
+  const bool has_g = g != nullptr;
   T* grad_x = start_of(args.grad_x, place);
   const int64_t x_stride = args.x.time_stride;
-  const int64_t g_stride = args.grad_spikes.time_stride;
+  const int64_t g_stride = g == nullptr ? 0 : args.grad_spikes.time_stride;
   [[maybe_unused]] Pack<S, W> constant = splat<S, W>(S(0));
   [[maybe_unused]] Pack<S, W> sum_x = splat<S, W>(S(0));
   if constexpr (kFlow == Flow::any) {
@@ -70,23 +71,24 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   const int of_chunk = static_cast<int>(args.chunk);
   // From here on pointers only move. dL/dx is written where the way back has come to.
   const int64_t last = steps - 1;
-  g += g == nullptr ? 0 : last * g_stride;
-  grad_x += grad_x == nullptr ? 0 : last * args.grad_x.time_stride;
+  g += last * g_stride;
+  const bool writes = kFlow == Flow::series || grad_x != nullptr;
+  const int64_t out_stride = writes ? args.grad_x.time_stride : 0;
+  grad_x += last * out_stride;
   for (int chunk = (steps + of_chunk - 1) / of_chunk - 1; chunk >= 0; --chunk) {
     const int begin = chunk * of_chunk;
     const int size = steps - begin < of_chunk ? steps - begin : of_chunk;
     Stream<T, W> x_of_chunk{x + begin * x_stride, x_stride};
     InFlight<T, W, kAhead<T, W>> x_flight;
     fill(x_flight, x_of_chunk, size);
-    auto g_of_chunk = stream_of<kFlow, W>(g, -g_stride);
-    g -= g == nullptr ? 0 : size * g_stride;
+    auto g_of_chunk = stream_of<kFlow, W>(g, -g_stride, has_g);
+    g -= size * g_stride;
     InFlight<T, W, kAhead<T, W>> g_flight;
     fill(g_flight, g_of_chunk, size);
 
     // Compute the chunk again.
     States<S> states[W];
     load_states<W>(states, kind, [&](int state) { return state_before(args, kind, chunk, state, neuron); });
-    [[maybe_unused]] const Pack<S, W> v_begin = pack_of<W>(states, kMembrane);
     auto here = column;
     with_loads_ahead(x_flight, x_of_chunk, size, [&](const Raw<T, W>& raw, auto) {
       const Pack<S, W> x_now = widen<T, W>(raw);
@@ -143,9 +145,12 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
     with_loads_ahead(g_flight, g_of_chunk, size, [&](const Raw<T, W>& raw, auto at_end) {
       const bool first = decltype(at_end)::value && here.own == column.own;
       Pack<S, W> g_now = widen<T, W>(raw);
+      Pack<S, W> v_begin{};
       if constexpr (Rows::v) {
         if (!first) {
           read(moved(here, -1), earlier);
+        } else if (const S* begin = state_before(args, kind, chunk, kMembrane, neuron)) {
+          v_begin = load<W>(begin);  // once more, rather than in registers all the while
         }
       } else if constexpr (Rows::u || Rows::q) {
         read(here, was);
@@ -184,10 +189,10 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
           sum_x.at[w] = add(sum_x.at[w], dx.at[w]);
         }
       }
-      if (kFlow == Flow::series || grad_x != nullptr) {
+      if (writes) {
         store_raw<W>(grad_x, narrow<T, W>(dx));
-        grad_x -= args.grad_x.time_stride;
       }
+      grad_x -= out_stride;
       here = moved(here, -1);
     });
   }

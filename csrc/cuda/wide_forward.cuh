@@ -32,7 +32,10 @@ __global__ void __launch_bounds__(kForwardThreads) wide_forward_kernel(const For
     return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
   });
   Pack<S, W> count = splat<S, W>(S(0));
+  // Where spikes may be absent, a predicate says whether they are written, and the pointer moves in any case.
   T* spikes_out = start_of(args.spikes, place);
+  const bool writes = kFlow == Flow::series || spikes_out != nullptr;
+  const int64_t out_stride = writes ? args.spikes.time_stride : 0;
   // Checkpoints lie between whole groups of steps (fits in launch.cuh).
   S* checkpoint = args.checkpoints == nullptr ? nullptr : args.checkpoints + neuron;
   const int every = checkpoint == nullptr ? kNever : static_cast<int>(args.checkpoint_every) / kAhead<T, W>;
@@ -47,10 +50,10 @@ __global__ void __launch_bounds__(kForwardThreads) wide_forward_kernel(const For
     for (int w = 0; w < W; ++w) {
       spikes.at[w] = step(kind, group.own[w], states[w], x.at[w]).s;
     }
-    if (kFlow == Flow::series || spikes_out != nullptr) {
+    if (writes) {
       store_raw<W>(spikes_out, narrow<T, W>(spikes));
-      spikes_out += args.spikes.time_stride;
     }
+    spikes_out += out_stride;
     if constexpr (kFlow == Flow::any) {
 #pragma unroll
       for (int w = 0; w < W; ++w) {

@@ -14,10 +14,13 @@
 
 #if defined(__CUDACC__)
 #define LIF_FN __host__ __device__ __forceinline__ static
+// Of what only a kernel may call.
+#define LIF_DEVICE_FN __device__ __forceinline__ static
 #else
 // Internal linkage: the same functions are compiled for several SIMD levels, and a linker that merged
 // them would hand an AVX-512 body to a processor without it.
 #define LIF_FN [[gnu::always_inline]] inline static
+#define LIF_DEVICE_FN LIF_FN
 #endif
 
 namespace lif {

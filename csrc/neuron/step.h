@@ -109,7 +109,8 @@ LIF_FN S adapt(S rho, S b, S s) {
 // Time steps that a neuron stays silent: N after a spike, then one fewer each step.
 template <typename S>
 LIF_FN S count_down(S q, S s, S refractory) {
-  const S fewer = q > number<S>(0) ? sub(q, number<S>(1)) : number<S>(0);
+  const S less = sub(q, number<S>(1));
+  const S fewer = less > number<S>(0) ? less : number<S>(0);
   return s != number<S>(0) ? refractory : fewer;
 }
 
