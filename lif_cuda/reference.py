@@ -216,8 +216,8 @@ def _loop(
         return x.new_zeros((*features[:time_dim], 0, *features[time_dim:]))
 
     found = {name: stacked(name) for name in reversed(series) if name in names}
-    # Divided by a tensor: on CUDA, eager PyTorch divides by a number by multiplying with its reciprocal, which
-    # rounds twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
+    # Divided by a tensor: eager CUDA divides by a number by multiplying with its reciprocal, which rounds
+    # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
     if "total" in names:

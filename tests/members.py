@@ -48,6 +48,7 @@ def _members() -> list[Member]:
 
 MEMBERS = _members()
 PLAIN = [member for member in MEMBERS if member.plain]
+STEEP = FastSigmoid(7.0, scale=0.7)
 LOW_AND_HIGH = {
     "beta": (0.5, 0.99),
     "threshold": (0.6, 1.4),
@@ -66,7 +67,7 @@ def call_of(
     learn: bool = True,
     constant: bool = False,
     output: str | tuple[str, ...] = "spikes",
-    surrogate: Surrogate = FastSigmoid(7.0, scale=0.7),
+    surrogate: Surrogate = STEEP,
     strict: bool = False,
     gain: float = 0.75,
     seed: int = 0,

@@ -1,10 +1,10 @@
 """The CUDA kernels, run on the host: the very bodies of csrc/cuda, bit for bit against the reference.
 
 A C++ compiler builds csrc/cuda, behind a small stand-in for CUDA (host_cuda/machine.h), into an operator
-library on CPU tensors, which takes the place of the CPU kernels. So launchers, kernels and bindings are tested
-on machines without a GPU: barriers, copies in flight and several warps included, and each access to shared
-memory is checked against those of other threads. What the compiler and the hardware add to them cannot show
-here; test_cuda_compile.py and the GPU tests look at that.
+library on CPU tensors, which takes the place of the CPU kernels. So launchers, kernels and bindings are
+tested on machines without a GPU: barriers, copies in flight and several warps included, and each access to
+shared memory is checked against those of other threads. What the compiler and the hardware add to them
+cannot show here; test_cuda_compile.py and the GPU tests look at that.
 
 Outputs are poisoned first, so that an element left out shows; a write beside a tensor, or a load whose value
 is not used, shows to the address sanitizer, under which most of this file runs once more.
@@ -27,7 +27,16 @@ from host_cuda.harness import HostKernels, build
 from members import MEMBERS, PLAIN, Member, call_of
 
 from lif_cuda import _ops, functional, reference
-from lif_cuda.surrogate import ATan, FastSigmoid, Gaussian, PiecewiseExp, Rectangle, Sigmoid, Triangle
+from lif_cuda.surrogate import (
+    ATan,
+    FastSigmoid,
+    Gaussian,
+    PiecewiseExp,
+    Rectangle,
+    Sigmoid,
+    Surrogate,
+    Triangle,
+)
 
 # Set by test_sanitized for the second run of this file.
 SANITIZED = os.environ.get("LIF_HOST_CUDA_SANITIZE") == "1"
@@ -116,9 +125,7 @@ def test_what_flows(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("learn", [False, True], ids=["numbers", "learned"])
 @pytest.mark.parametrize("member", PLAIN, ids=str)
-def test_few_neurons_for_long(
-    kernels: HostKernels, member: Member, learn: bool, dtype: torch.dtype
-) -> None:
+def test_few_neurons_for_long(kernels: HostKernels, member: Member, learn: bool, dtype: torch.dtype) -> None:
     """The long kernels: rings, producers and the way back, around whole stages and rounds of producers."""
     with kernels.device(multiprocessors=MANY):
         for steps, features in (
@@ -142,9 +149,7 @@ def test_few_neurons_for_long(
 @pytest.mark.parametrize("output", ["count", ("spikes", "rate")], ids=str)
 @pytest.mark.parametrize("constant", [False, True], ids=["series", "constant"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_flows_for_long(
-    kernels: HostKernels, dtype: torch.dtype, constant: bool, output: str
-) -> None:
+def test_what_flows_for_long(kernels: HostKernels, dtype: torch.dtype, constant: bool, output: str) -> None:
     with kernels.device(multiprocessors=MANY):
         for member in PLAIN:
             for learn in (False, True):
@@ -181,7 +186,7 @@ SHAPES = (
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("surrogate", SHAPES, ids=lambda surrogate: type(surrogate).__name__)
-def test_surrogates(kernels: HostKernels, surrogate: object, dtype: torch.dtype) -> None:
+def test_surrogates(kernels: HostKernels, surrogate: Surrogate, dtype: torch.dtype) -> None:
     """Each shape in the pass of its own, in the fused way back where it has one, and in the producers.
 
     The shapes with an exponential are the kernels' own, and agree with the CPU's kernels to the last bit.
@@ -190,7 +195,7 @@ def test_surrogates(kernels: HostKernels, surrogate: object, dtype: torch.dtype)
         with kernels.device(multiprocessors=multiprocessors):
             for member in (PLAIN[1], PLAIN[3], MEMBERS[3]):
                 for learn in (False, True):
-                    case = call_of(member, 37, (24,), dtype, learn=learn, surrogate=surrogate)  # type: ignore[arg-type]
+                    case = call_of(member, 37, (24,), dtype, learn=learn, surrogate=surrogate)
                     found = run(functional.lif, case)
                     with kernels.out_of_use():
                         expected = run(functional.lif, case)
@@ -218,7 +223,7 @@ def test_reciprocals_that_are_no_normal_numbers(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("member", [m for m in PLAIN if str(m) != "zero"], ids=str)
 def test_two_bits_a_step(kernels: HostKernels, member: Member, dtype: torch.dtype) -> None:
-    """Words that are whole, begun and ended; in fp64, and where nothing is aligned, by the general kernels."""
+    """Words whole, begun and ended; in fp64, and where nothing is aligned, by the general kernels."""
     for steps in (0, 1, 15, 16, 17, 32, 47, 48, 100):
         for size in (24, 23):
             case = call_of(member, steps, (2, size), dtype, learn=False, surrogate=Rectangle(0.7))
@@ -282,7 +287,7 @@ def test_parameters_by_channel(kernels: HostKernels, member: Member, shape: tupl
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("member", MEMBERS, ids=str)
 def test_misaligned_members(kernels: HostKernels, member: Member, dtype: torch.dtype) -> None:
-    """The plain members one neuron a thread; in fp64 a thread that keeps more than u has one neuron anyhow."""
+    """The plain members have one neuron a thread; in fp64 a thread that keeps more than u has one anyhow."""
     alone = member.plain or dtype == torch.float64
     for steps in (1, 16, 17, 40):
         for output in ("spikes", ("spikes", "count")):

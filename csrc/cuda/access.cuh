@@ -125,8 +125,8 @@ LIF_FN Pack<S, W> load_or_zero(const S* from, int64_t neuron) {
   return from != nullptr ? load<W>(from + neuron) : splat<S, W>(S(0));
 }
 
-// A parameter's values for the thread's neurons: two divisions at the most for all of them and all T steps. The neurons
-// may straddle the end of a channel and of a period, so each value is read by itself.
+// A parameter's values for the thread's neurons: two divisions at the most for all of them and all T steps.
+// The neurons may straddle the end of a channel and of a period, so each value is read by itself.
 template <int W, typename S>
 LIF_FN Pack<S, W> load_parameter(const Parameter<S>& parameter, int64_t neuron) {
   Pack<S, W> pack = splat<S, W>(parameter.value);

@@ -5,8 +5,9 @@
 
 namespace lif::cuda {
 
-// Steps whose loads are in flight: 64 bytes a thread, or 32 of 16 bits. With 512 threads a multiprocessor that
-// is 16 to 32 KiB, where 4.8 TB/s * 0.65 us / 132 multiprocessors asks for 24. Narrow accesses take more steps.
+// Steps whose loads are in flight: 64 bytes a thread, or 32 of 16 bits. With 512 threads a multiprocessor
+// that is 16 to 32 KiB, where 4.8 TB/s * 0.65 us / 132 multiprocessors asks for 24. Narrow accesses take more
+// steps.
 template <typename T, int W>
 constexpr int kAhead = sizeof(T) * W >= 8 ? 4 : 8;
 
@@ -59,12 +60,11 @@ LIF_FN void fill(InFlight<T, W, kSteps>& flight, From& from, int steps) {
 // Groups of steps after which nothing is to be done.
 constexpr int kNever = 0x7fffffff;
 
-// body(value, at_end) for each of `steps` steps, the first of which are in flight. Whole groups of kSteps come
-// without tests; at_end is a type that says whether the step may be among the last. A register is loaded anew once
-// its value has been used: the other way round the compiler copies it first, an instruction a neuron-step. After
-// `due` groups, and
-// before the step that follows, due = between() is called: a loop of its own around the groups, since a test in
-// each costs 2 instructions a neuron-step.
+// body(value, at_end) for each of `steps` steps, the first of which are in flight. Whole groups of kSteps
+// come without tests; at_end is a type that says whether the step may be among the last. A register is loaded
+// anew once its value has been used: the other way round the compiler copies it first, an instruction a
+// neuron-step. After `due` groups, and before the step that follows, due = between() is called: a loop of its
+// own around the groups, since a test in each costs 2 instructions a neuron-step.
 template <typename T, int W, int kSteps, typename From, typename Between, typename Body>
 LIF_FN void with_loads_ahead(InFlight<T, W, kSteps>& flight, From& from, int steps, int due,
                              const Between& between, const Body& body) {

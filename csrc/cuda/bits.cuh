@@ -1,6 +1,6 @@
 // Two bits a step in place of x, where the surrogate is a window: whether the neuron fired, and whether its
-// membrane was inside. Backward needs no more, so nothing is computed again. Bytes a neuron-step in fp32: 8.25
-// forward and 8.25 backward, where keeping x takes 20 in all.
+// membrane was inside. Backward needs no more, so nothing is computed again. Bytes a neuron-step in
+// fp32: 8.25 forward and 8.25 backward, where keeping x takes 20 in all.
 #pragma once
 
 #include "cuda/wide_backward.cuh"
@@ -108,8 +108,7 @@ __global__ void __launch_bounds__(kBackwardThreads) bits_backward_kernel(const B
       was.s = word.at[w] & kFiredAtTop ? S(1) : S(0);
       was.h = word.at[w] & kInsideAtTop ? args.surrogate.scale : S(0);
       word.at[w] <<= 2;
-      dx.at[w] =
-          step_back<false>(group.kind, group.own[w], was, g_now.at[w], adjoint[w], sums[w]);
+      dx.at[w] = step_back<false>(group.kind, group.own[w], was, g_now.at[w], adjoint[w], sums[w]);
     }
     store_raw<W>(grad_x, narrow<T, W>(dx));
     grad_x -= args.grad_x.time_stride;

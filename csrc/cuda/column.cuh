@@ -1,6 +1,6 @@
 // What a thread keeps of a chunk of steps between computing them again and going back: its own column of
-// shared memory. The columns of a warp are neighbours in each row, so there are no bank conflicts, and nothing
-// to synchronise. An array over the chunk in registers would spill.
+// shared memory. The columns of a warp are neighbours in each row, so there are no bank conflicts, and
+// nothing to synchronise. An array over the chunk in registers would spill.
 #pragma once
 
 #include "cuda/access.cuh"
@@ -12,8 +12,8 @@ namespace lif::cuda {
 // or, where u is read on the way back anyhow, from u there, for the two shapes that divide 1: a kernel each.
 enum class Slopes : int { pass, fast_sigmoid, atan };
 
-// The rows of a step that a way back of this kind reads. With slopes from a pass the first holds h; where u is
-// not read any more once h is known, it lies there before.
+// The rows of a step that a way back of this kind reads. With slopes from a pass the first holds h; where u
+// is not read any more once h is known, it lies there before.
 template <typename Kind, bool kLearn, Slopes kSlopes>
 struct Kept {
   static constexpr bool h = kSlopes == Slopes::pass;

@@ -121,8 +121,8 @@ LIF_FN int kept_values(const Neuron<S>& options) {
 // With four blocks a multiprocessor it would spill in fp64.
 constexpr int kGeneralBackwardBlocks = 3;
 
-// A thread's column holds 2 to 5 values a step: 40 KiB for chunks of 16 steps of 128 threads with 5 of them in
-// fp32.
+// A thread's column holds 2 to 5 values a step: 40 KiB for chunks of 16 steps of 128 threads with 5 of them
+// in fp32.
 template <typename T>
 __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
     general_backward_kernel(const Backward<T> args) {
@@ -198,8 +198,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
           }
         }
         const S q = was.before.of[kSilence];
-        const Step<S> met =
-            meet_threshold(kind, own, kept_at(t - begin, 0), was.before.of[kAdaptation], q);
+        const Step<S> met = meet_threshold(kind, own, kept_at(t - begin, 0), was.before.of[kAdaptation], q);
         was.u = met.u;
         was.s = met.s;
         was.theta = met.theta;

@@ -39,7 +39,8 @@ int backward_relative(const Backward<T>& args, const On& on, bool& done) {
     if constexpr (std::is_same_v<Kind, AnyMember>) {
       return cudaSuccess;
     } else {
-      return learns(args) ? relative_as<Kind, true>(args, on, done) : relative_as<Kind, false>(args, on, done);
+      return learns(args) ? relative_as<Kind, true>(args, on, done)
+                          : relative_as<Kind, false>(args, on, done);
     }
   });
 }

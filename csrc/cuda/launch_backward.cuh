@@ -1,5 +1,5 @@
-// Backward: from a call to its kernel. The plain members have source files of their own (launch_plain.cuh), so
-// that the kernels of a type compile side by side.
+// Backward: from a call to its kernel. The plain members have source files of their own (launch_plain.cuh),
+// so that the kernels of a type compile side by side.
 #pragma once
 
 #include "cuda/launch.h"
@@ -25,7 +25,8 @@ bool learns(const Backward<T>& args) {
                      [](const auto* grad) { return grad != nullptr; });
 }
 
-// Whether gradients of spikes come in and gradients of x go out, both with a time axis, and nothing else does.
+// Whether gradients of spikes come in and gradients of x go out, both with a time axis, and nothing else
+// does.
 template <typename T>
 bool is_series(const Backward<T>& args) {
   return args.grad_spikes.data != nullptr && !args.grad_spikes.uniform && args.grad_count.data == nullptr &&

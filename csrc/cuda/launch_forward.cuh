@@ -14,7 +14,8 @@ namespace lif::cuda {
 template <typename T>
 constexpr int kForwardWide = 16 / sizeof(StateOf<T>);
 
-// Whether there is a kernel with one neuron a thread, for where nothing is aligned, and one for two bits a step.
+// Whether there is a kernel with one neuron a thread, for where nothing is aligned, and one for two bits a
+// step.
 template <typename T, typename Kind>
 constexpr bool kHasNarrow = kIsTrainedIn<T> && Kind::plain;
 
@@ -33,14 +34,15 @@ bool is_counted(const Forward<T>& args) {
 // Whether x can be copied in whole pieces, and a checkpoint, if any, begins each stage.
 template <typename T>
 bool fits_long(const Forward<T>& args) {
-  return args.x.data != nullptr && bool(Alignment(Ring<T>::kPiece).stride(args.extent.inner).series(args.x)) &&
+  return args.x.data != nullptr &&
+         bool(Alignment(Ring<T>::kPiece).stride(args.extent.inner).series(args.x)) &&
          (args.checkpoints == nullptr || args.checkpoint_every == kStage);
 }
 
 template <typename T>
 int forward_general(const Forward<T>& args, const On& on) {
-  return launch<&general_forward_kernel<T>>(args, blocks_for(args.extent, 1, kForwardThreads), kForwardThreads,
-                                            0, on);
+  return launch<&general_forward_kernel<T>>(args, blocks_for(args.extent, 1, kForwardThreads),
+                                            kForwardThreads, 0, on);
 }
 
 template <typename Kind, int W, Flow kFlow, typename T>

@@ -26,8 +26,8 @@ int long_as(const Backward<T>& args, const On& on) {
   using S = StateOf<T>;
   const bool fewest = neurons(args.extent) <= int64_t{kFewNeurons / 4} * on.device.multiprocessors;
   int producers = fewest ? kMostProducers : kFewProducers;
-  while (producers > 1 && long_backward_bytes<S, Kind, kLearn>(producers) >
-                              static_cast<size_t>(on.device.shared_bytes)) {
+  while (producers > 1 &&
+         long_backward_bytes<S, Kind, kLearn>(producers) > static_cast<size_t>(on.device.shared_bytes)) {
     --producers;
   }
   const int64_t blocks = args.extent.outer * ceil_div(args.extent.inner, kWarp);

@@ -1,10 +1,10 @@
-// Backward where neurons are few and T is long. A block owns 32 neurons. One warp, the last, goes back through
-// time; the others, its producers, compute a chunk of 16 steps each again, with its surrogate derivatives, from
-// the checkpoint before it, into one of two buffers, while the last warp goes through the other: a barrier a
-// round.
+// Backward where neurons are few and T is long. A block owns 32 neurons. One warp, the last, goes back
+// through time; the others, its producers, compute a chunk of 16 steps each again, with its surrogate
+// derivatives, from the checkpoint before it, into one of two buffers, while the last warp goes through the
+// other: a barrier a round.
 //
-// On an H200 a prototype took 29 us with six producers at [1000, 4096 neurons], where narrow wide threads took
-// 441; with 65,536 neurons three producers were best, and eight took twice as long.
+// On an H200 a prototype took 29 us with six producers at [1000, 4096 neurons], where narrow wide threads
+// took 441; with 65,536 neurons three producers were best, and eight took twice as long.
 #pragma once
 
 #include "cuda/long_forward.cuh"
@@ -104,9 +104,8 @@ __global__ void __launch_bounds__(kWarp*(kMostProducers + 1)) long_backward_kern
     }
     S* to = buffer(round, warp);
     States<S> states[1];
-    load_states<1>(states, kind, [&](int state) {
-      return state_before(args, kind, chunk, state, place.neuron);
-    });
+    load_states<1>(states, kind,
+                   [&](int state) { return state_before(args, kind, chunk, state, place.neuron); });
     S z[kStage];
 #pragma unroll
     for (int j = 0; j < kStage; ++j) {
@@ -122,7 +121,7 @@ __global__ void __launch_bounds__(kWarp*(kMostProducers + 1)) long_backward_kern
     }
     load_chunk(values, round + 1);
     with_shape(args.surrogate, [&](auto shape) {
-      // A shape of the reciprocal tests four steps at once, as a wide thread does four neurons.
+    // A shape of the reciprocal tests four steps at once, as a wide thread does four neurons.
 #pragma unroll
       for (int j = 0; j < kStage; j += 4) {
         Pack<S, 4> h{z[j], z[j + 1], z[j + 2], z[j + 3]};

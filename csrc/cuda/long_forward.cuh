@@ -1,9 +1,9 @@
-// Forward where neurons are few and T is long: what counts is how long one step takes, 37 cycles for the chain
-// of a step, and that no step waits for memory.
+// Forward where neurons are few and T is long: what counts is how long one step takes, 37 cycles for the
+// chain of a step, and that no step waits for memory.
 //
-// A block is one warp, and owns 32 neurons of one row. x comes in stages of 16 steps: pieces of 16 bytes, copied
-// asynchronously into a ring of shared memory, five stages ahead of their use; and one stage ahead into
-// registers. On an H200 a prototype took 27 us at [1000, 4096 neurons], where wide threads took 208.
+// A block is one warp, and owns 32 neurons of one row. x comes in stages of 16 steps: pieces of 16 bytes,
+// copied asynchronously into a ring of shared memory, five stages ahead of their use; and one stage ahead
+// into registers. On an H200 a prototype took 27 us at [1000, 4096 neurons], where wide threads took 208.
 #pragma once
 
 #include <cuda_pipeline.h>
@@ -49,7 +49,8 @@ struct Ring {
 };
 
 template <typename T>
-LIF_FN Ring<T> make_ring(T* slots, const Series<const T>& series, const WarpPlace& place, int steps, int lane) {
+LIF_FN Ring<T> make_ring(T* slots, const Series<const T>& series, const WarpPlace& place, int steps,
+                         int lane) {
   using Of = Ring<T>;
   const int row = lane / Of::kPiecesOfRow;
   const int column = lane % Of::kPiecesOfRow * Of::kPiece;

@@ -60,8 +60,8 @@ LIF_FN void write_states(const Forward<T>& args, int64_t neuron, const Kind& kin
   }
 }
 
-// The gradient that all steps share, from the count and the rate; -0 where there is neither, which added to any
-// number leaves its bits.
+// The gradient that all steps share, from the count and the rate; -0 where there is neither, which added to
+// any number leaves its bits.
 template <int W, typename T, typename S = StateOf<T>>
 LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place) {
   if (args.grad_count.data == nullptr && args.grad_rate.data == nullptr) {
@@ -101,8 +101,9 @@ LIF_FN Pack<S, W> steady_gradient(const Backward<T>& args, const Place& place) {
   return sum;
 }
 
-// What a backward pass returns once: gradients of the states, and one partial a neuron of the parameters. What
-// is not written here is not summed either: of a compiled member a value to reset to and a gain are numbers.
+// What a backward pass returns once: gradients of the states, and one partial a neuron of the parameters.
+// What is not written here is not summed either: of a compiled member a value to reset to and a gain are
+// numbers.
 template <bool kLearn, typename Kind, int W, typename T, typename S = StateOf<T>>
 LIF_FN void write_gradients(const Backward<T>& args, int64_t neuron, const Kind& kind,
                             const Adjoint<S> (&adjoint)[W], const Sums<S> (&sums)[W]) {

@@ -12,8 +12,8 @@
 namespace lif::cuda {
 
 // Below 2^126 the reciprocal of 1 and more is a normal number, and a step of Newton's method from the
-// approximation of the hardware rounds it correctly: it is what __frcp_rn itself does for such exponents, after
-// a test for each value. Here there is one for W of them.
+// approximation of the hardware rounds it correctly: it is what __frcp_rn itself does for such exponents,
+// after a test for each value. Here there is one for W of them.
 constexpr float kReciprocalIsNormal = 8.507059e37f;
 
 LIF_FN float reciprocal_of_normal(float a) {
@@ -36,6 +36,7 @@ LIF_FN float reciprocal(float a) {
 
 // Whether a shape is 1 divided by a number that is 1 or more.
 template <Shape kShape>
+// NOLINTNEXTLINE(modernize-avoid-c-style-cast): clang-tidy 23 takes the parameter of a template for a cast.
 constexpr bool kDivides = kShape == Shape::fast_sigmoid || kShape == Shape::atan;
 
 // What 1 is divided by, of W neurons; returns whether all reciprocals are normal numbers, or NaN.

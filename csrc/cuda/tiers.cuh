@@ -34,8 +34,9 @@ int launch(const Args& args, int64_t blocks, int threads, size_t shared_bytes, c
   }
   Args copy = args;
   void* arguments[] = {&copy};
-  const auto error = cudaLaunchKernel(kKernel, dim3(static_cast<unsigned>(blocks)),
-                                      dim3(static_cast<unsigned>(threads)), arguments, shared_bytes, on.stream);
+  const auto error =
+      cudaLaunchKernel(kKernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
+                       arguments, shared_bytes, on.stream);
   // The error of an earlier launch of somebody else is theirs; this one's is read, so that it does not stay.
   return error == cudaSuccess ? cudaSuccess : cudaGetLastError();
 }
@@ -117,8 +118,8 @@ bool is_aligned(const Backward<T>& args, int width) {
                   .pointer(args.bits));
 }
 
-// Few neurons for long. On an H200 of 132 multiprocessors a prototype's long kernels were ahead at [100, 65536]
-// (19 and 33 us where wide ones took 25 and 43), and behind at [25, 128000].
+// Few neurons for long. On an H200 of 132 multiprocessors a prototype's long kernels were ahead at [100,
+// 65536] (19 and 33 us where wide ones took 25 and 43), and behind at [25, 128000].
 constexpr int64_t kFewNeurons = 512;  // a multiprocessor
 
 inline bool few_for_long(const Extent& extent, const Device& device) {
@@ -128,8 +129,8 @@ inline bool few_for_long(const Extent& extent, const Device& device) {
 // Steps are counted in 32 bits in all kernels but the general ones.
 constexpr int64_t kMostSteps = int64_t{1} << 30;
 
-// Networks are trained in these types, and have lean kernels; in fp64, which is for checks, the kernels for any
-// flow and the general ones do.
+// Networks are trained in these types, and have lean kernels; in fp64, which is for checks, the kernels for
+// any flow and the general ones do.
 template <typename T>
 constexpr bool kIsTrainedIn = !std::is_same_v<T, double>;
 

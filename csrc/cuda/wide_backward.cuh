@@ -1,8 +1,9 @@
-// Backward where neurons are many. A chunk of steps at a time, the last chunk first: its membranes are computed
-// again from x and from the states kept before it, then the surrogate derivatives, then the way back.
+// Backward where neurons are many. A chunk of steps at a time, the last chunk first: its membranes are
+// computed again from x and from the states kept before it, then the surrogate derivatives, then the way
+// back.
 //
-// Bytes a neuron-step in fp32: 4 of x, 4 of the incoming gradient, 4 of dL/dx, 4 / K of checkpoints: 2.5 ps on
-// an H200, in which a multiprocessor issues 95 instructions for a lane; 47 in 16 bits. What the loops take
+// Bytes a neuron-step in fp32: 4 of x, 4 of the incoming gradient, 4 of dL/dx, 4 / K of checkpoints: 2.5 ps
+// on an H200, in which a multiprocessor issues 95 instructions for a lane; 47 in 16 bits. What the loops take
 // stands in instructions.txt.
 #pragma once
 
@@ -22,9 +23,10 @@ constexpr int kBackwardBlocks = 4;
 // 32 KiB a block.
 constexpr int kChunk = 16;
 
-// Neurons of a thread: 16 bytes of state where a step keeps one row, 8 where it keeps more, so that four blocks
-// stay in the shared memory of a multiprocessor.
+// Neurons of a thread: 16 bytes of state where a step keeps one row, 8 where it keeps more, so that four
+// blocks stay in the shared memory of a multiprocessor.
 template <typename T, typename Kind, bool kLearn, Slopes kSlopes>
+// NOLINTNEXTLINE(modernize-avoid-c-style-cast): as in slopes.cuh.
 constexpr int kBackwardWide = (Kept<Kind, kLearn, kSlopes>::rows == 1 ? 16 : 8) / sizeof(StateOf<T>);
 
 template <Flow kFlow, int W, typename T>
@@ -42,7 +44,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
   using S = StateOf<T>;
   using Rows = Kept<Kind, kLearn, kSlopes>;
   extern __shared__ __align__(16) unsigned char shared[];
-  const Column<S, W, Rows::rows, kBackwardThreads> column{reinterpret_cast<Pack<S, W>*>(shared) + threadIdx.x};
+  const Column<S, W, Rows::rows, kBackwardThreads> column{reinterpret_cast<Pack<S, W>*>(shared) +
+                                                          threadIdx.x};
 
   const int64_t neuron = (static_cast<int64_t>(blockIdx.x) * kBackwardThreads + threadIdx.x) * W;
   if (neuron >= neurons(args.extent)) {
@@ -117,7 +120,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
 
     // Go back. What a step was is read from the column; the membrane before it follows from the step before,
     // which is the next one here.
-    const auto read = [&](const auto& from, Was<S>(&was)[W]) {
+    const auto read = [&]([[maybe_unused]] const auto& from, Was<S>(&was)[W]) {
       Pack<S, W> u{}, b{}, q{};
       if constexpr (Rows::u) {
         u = at(from, Rows::u_row);

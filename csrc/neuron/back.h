@@ -1,7 +1,7 @@
 // The leaky integrate-and-fire family: one time step back. The step forward stands in step.h.
 //
-// With G[t] = dL/ds[t], a[t] = dL/dv[t], h[t] the surrogate derivative of the spike (surrogate.h) and k = 0 if
-// the reset is detached, else 1:
+// With G[t] = dL/ds[t], a[t] = dL/dv[t], h[t] the surrogate derivative of the spike (surrogate.h) and k = 0
+// if the reset is detached, else 1:
 //
 //   e[t]   = G[t] - k * theta * a[t]           what reaches the spike: "subtract"
 //          = G[t] + k * (v_reset - u[t]) * a[t]                        "zero"
@@ -16,7 +16,8 @@
 //
 // The relatives:
 //
-//   delayed reset    with the spike r[t] of u[t-1]: dtheta -= r[t] * d[t] where it subtracts; where it sets to
+//   delayed reset    with the spike r[t] of u[t-1]: dtheta -= r[t] * d[t] where it subtracts; where it sets
+//   to
 //                    v_reset, dv_reset += r[t] * a[t-1], and a[t-1] is 0 where r[t] is 1
 //   current-based    c[t] = g * d[t] + alpha * c[t+1] = dL/di[t];  dx[t] = c[t];  dalpha += c[t] * i[t-1]
 //   adaptive         with m[t] = dL/db[t]: G[t] += m[t];  A[t] in place of theta, and D[t] its gradient:
@@ -86,9 +87,9 @@ struct Maybe {
   S value = S();
 };
 
-// One time step back; returns dL/dx. `kLearn` says whether the sums are wanted, which cost half of what the rest
-// does. `before_reset` is a gradient that meets u itself; `input` is what the gain multiplied, where its gradient
-// is wanted.
+// One time step back; returns dL/dx. `kLearn` says whether the sums are wanted, which cost half of what the
+// rest does. `before_reset` is a gradient that meets u itself; `input` is what the gain multiplied, where its
+// gradient is wanted.
 template <bool kLearn, typename Kind, typename S>
 LIF_FN S step_back(const Kind& kind, const Values<S>& own, const Was<S>& was, S g, Adjoint<S>& to,
                    Sums<S>& sums, const Maybe<S>& before_reset = {}, const Maybe<S>& input = {}) {

@@ -55,7 +55,7 @@ struct AnyMember {
 template <typename Kind, typename S>
 LIF_FN Kind kind_of(const Neuron<S>& neuron) {
   if constexpr (std::is_same_v<Kind, AnyMember>) {
-    return {neuron.reset,          neuron.delayed,        neuron.synapse,      neuron.adaptive,
+    return {neuron.reset,          neuron.delayed,      neuron.synapse,      neuron.adaptive,
             neuron.refractory > 0, neuron.rest != S(0), neuron.detach_reset, neuron.strict};
   } else if constexpr (Kind::adaptive) {
     return {{}, neuron.detach_reset, neuron.strict};
@@ -69,8 +69,8 @@ LIF_FN Kind kind_of(const Neuron<S>& neuron) {
 template <typename... Kinds>
 struct Members {};
 
-// The members that have kernels of their own: this list, for both backends. Any other neuron of the family runs
-// in a general kernel, as right and slower.
+// The members that have kernels of their own: this list, for both backends. Any other neuron of the family
+// runs in a general kernel, as right and slower.
 using PlainMembers = Members<Member<Reset::subtract>, Member<Reset::subtract, Has::detached>,
                              Member<Reset::zero>, Member<Reset::zero, Has::detached>, Member<Reset::none>>;
 using RelativeMembers =

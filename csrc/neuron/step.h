@@ -148,8 +148,7 @@ LIF_FN Step<S> step(const Kind& kind, const Values<S>& own, States<S>& state, S 
   }
   const S drive = mul(own.gain, kind.synapse ? state.of[kCurrent] : x);
   const S from = leaking(kind, own, v);
-  S u = kind.rested ? integrate_from_rest(own.beta, from, own.rest, drive)
-                    : integrate(own.beta, from, drive);
+  S u = kind.rested ? integrate_from_rest(own.beta, from, own.rest, drive) : integrate(own.beta, from, drive);
   if (kind.delayed && kind.reset == Reset::subtract) {
     u = reset_subtract(u, own.theta, fire(v, own.level, kind.strict));
   }
