@@ -24,9 +24,8 @@ class Step:
     bytes: int  # of x, spikes and gradients, each
     rows: int = 1  # that recomputing keeps of a neuron, each of state_bytes
     state_bytes: int = 4
-    # Steps of a group without tests. A checkpoint that is stored in between is no step: less than a group is
-    # left out of the number of steps.
-    group: int = 1
+    # The most steps of an iteration, if that is known: a checkpoint that is stored in between is no step.
+    group: int | None = None
 
     def of(self, loop: Loop) -> int:
         """Time steps of one iteration."""
@@ -34,7 +33,7 @@ class Step:
         if loop.kind in ("recompute", "surrogate"):
             one = self.neurons * self.state_bytes * (self.rows if loop.kind == "recompute" else 1)
         steps = loop.marker // one
-        return steps - steps % self.group if steps > self.group else steps
+        return steps if self.group is None else min(steps, self.group)
 
 
 def part(loop: Loop) -> str:

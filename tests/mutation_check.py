@@ -1,11 +1,11 @@
 # ruff: noqa: E501  (a mutation is a line)
 """Break the kernels, one way at a time, and see the suite catch each.
 
-    python -P tests/mutation_check.py            all, some fifteen minutes on two cores
+    python -P tests/mutation_check.py            all, some forty minutes on two cores
     python -P tests/mutation_check.py tail leak  those whose names contain a word
 
 Works on a copy of the repository; prints a line for each mutation and exits with 1 if one survives. Not part of
-the normal suite: it compiles the kernels some twenty times.
+the normal suite: it compiles the kernels some seventy times.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-CUDA, STEP = "csrc/cuda/kernels.cuh", "csrc/neuron/step.h"
+STEP, STEP_BACK, MEMBER = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member"))
+ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
+    f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
+)
+WIDE_FORWARD, WIDE_BACKWARD, LONG_FORWARD, LONG_BACKWARD, ANY = (
+    f"csrc/cuda/{name}.cuh"
+    for name in ("wide_forward", "wide_backward", "long_forward", "long_backward", "general")
+)
 ROWS, PLAIN, PLAIN_ROWS, BACK, GENERAL = (
     f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_rows", "plain_backward", "general")
 )
@@ -47,9 +54,9 @@ class Mutation:
 
 MUTATIONS = [
     Mutation("reset sign", STEP, "return sub(u, mul(theta, s));", "return add(u, mul(theta, s));"),
-    Mutation("strict and not", STEP, "(strict ? u > theta : u >= theta)", "(strict ? u >= theta : u > theta)"),
-    Mutation("silence a step short", STEP, "s != S(0) ? refractory :", "s != S(0) ? refractory - S(1) :"),
-    Mutation("reset gradient sign", STEP, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
+    Mutation("strict and not", STEP, "return u > theta ? number<S>(1)", "return u >= theta ? number<S>(1)"),
+    Mutation("silence a step short", STEP, "? refractory : fewer;", "? refractory - number<S>(1) : fewer;"),
+    Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", GENERAL, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
     Mutation("cpu: lost tail", ROWS, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
@@ -87,13 +94,36 @@ MUTATIONS = [
     Mutation("plain: slopes of another shape", BACK, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
     Mutation("plain: entered the tile, not the step", BACK, "v = load_group(tile.entered.at(j, i));", "v = load_group(tile.entered.at(0, i));"),
     Mutation("plain: streams where it cannot", PLAIN, "bool collide = reinterpret_cast<uintptr_t>(spikes) % kLine != 0;", "bool collide = false;"),
-    Mutation("cuda: lost tail", CUDA, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
-    Mutation("cuda: one step ahead", CUDA, "load(t + kDirection * kAhead)", "load(t + kDirection * (kAhead - 1))"),
-    Mutation("cuda: v of this step", CUDA, "v_before = reset_all(u_before);", "v_before = reset_all(u);"),
-    Mutation("cuda: current gradient lost", CUDA, "dx = add(dx, grad_current);", ""),
-    Mutation("cuda: chunk's last step", CUDA, "begin + args.chunk < steps ? begin + args.chunk : steps;", "begin + args.chunk < steps ? begin + args.chunk - 1 : steps;"),
-    Mutation("cuda: rest in the gradient", CUDA, "options.rest == S(0) ? from : sub(from, options.rest)", "from"),
-    Mutation("cuda: total of one lane", CUDA, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: lost tail", WIDE_FORWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
+    Mutation("cuda: lost tail, backward", WIDE_BACKWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
+    Mutation("cuda: a load too few", AHEAD, "if (left - j > kSteps) {", "if (left - j > kSteps + 1) {"),
+    Mutation("cuda: checkpoint late", WIDE_FORWARD, "/ kAhead<T, W>;", "/ kAhead<T, W> + 1;"),
+    Mutation("cuda: first step of a chunk", WIDE_BACKWARD, "decltype(at_end)::value && here.own == column.own;", "false && here.own == column.own;"),
+    Mutation("cuda: v of this step", WIDE_BACKWARD, "const Step<S> before{earlier[w].u, earlier[w].s,", "const Step<S> before{was[w].u, was[w].s,"),
+    Mutation("cuda: adaptation kept", WIDE_BACKWARD, "pack_of<W>(states, kAdaptation);", "pack_of<W>(states, kMembrane);"),
+    Mutation("cuda: counts forgotten", WIDE_BACKWARD, "g_now.at[w] = add(g_now.at[w], constant.at[w]);", ""),
+    Mutation("cuda: silent neurons learn", SLOPES, "h.at[w] = q.at[w] > S(0) ? S(0) : h.at[w];", ""),
+    Mutation("cuda: reciprocals of any size", SLOPES, "return most < kReciprocalIsNormal;", "return true;"),
+    Mutation("cuda: missing detach", MEMBER, "same = same && Kind::detached == neuron.detach_reset;", ""),
+    Mutation("cuda: strict forgotten", ACCESS, "neuron.strict && !kind.strict ? next_above(own.theta) : own.theta;", "own.theta;"),
+    Mutation("cuda: a channel too long", ACCESS, "if (++within == parameter.repeat) {", "if (within++ == parameter.repeat) {"),
+    Mutation("cuda: aligned rows", TIERS, "aligned_ = aligned_ && stride % width_ == 0;", "static_cast<void>(stride);"),
+    Mutation("cuda: total of one lane", READOUT, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: gradient of a sum", READOUT, "if (steady_spikes(args)) {", "if (false) {"),
+    Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
+    Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),
+    Mutation("cuda: delayed threshold", STEP_BACK, "sums.theta = sub(sums.theta, mul(r, d));", ""),
+    Mutation("cuda: a last word's steps", BITS, "word.at[w] >>= 2 * missing;", ""),
+    Mutation("cuda: a first word's steps", BITS, "word.at[w] <<= 2 * (kStepsOfWord - in_word);", ""),
+    Mutation("cuda: inside is fired", BITS, "word.at[w] & kInsideAtTop ?", "word.at[w] & kFiredAtTop ?"),
+    Mutation("cuda: a copy too early", LONG_FORWARD, "__pipeline_wait_prior(kStages - 2);", "__pipeline_wait_prior(kStages - 1);"),
+    Mutation("cuda: no barrier of a warp", LONG_FORWARD, "__syncwarp();", ""),
+    Mutation("cuda: rest of a stage", LONG_FORWARD, "j < steps - whole * kStage", "j + 1 < steps - whole * kStage"),
+    Mutation("cuda: last checkpoint", LONG_FORWARD, "keep_states(whole);", ""),
+    Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
+    Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
+    Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
+    Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", ""),
 ]  # fmt: skip
 
 
@@ -146,7 +176,7 @@ def caught(mutation: Mutation) -> str | None:
         assert mutation.right in text, f"{mutation.name}: {mutation.path} no longer says {mutation.right!r}"
         source.write_text(text.replace(mutation.right, mutation.wrong))
         tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
-        if mutation.path != CUDA:
+        if not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
             tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "fuzz")]

@@ -10,6 +10,7 @@ from _memory import saved_bytes
 from family import SeededPick, assert_same, draw_case, kept_in_bits, run
 
 from lif_cuda import LIF, ReferenceLIF, functional, reference
+from lif_cuda._ops import checkpoint_interval
 from lif_cuda.surrogate import FastSigmoid, Rectangle, StraightThrough, Surrogate
 
 
@@ -50,8 +51,8 @@ def test_the_gradients_are_those_of_x_saved(steps: int, surrogate: Surrogate, re
 def test_two_bits_are_all_that_is_kept() -> None:
     neurons, words = 4 * 64, 7  # of 16 steps each
     assert saved(save="bits") == words * neurons * 4 + 4  # and one element that has the shape of x
-    checkpoints = 2
-    assert saved() == (100 + checkpoints) * neurons * 4
+    checkpoints = (100 - 1) // checkpoint_interval("cpu")
+    assert checkpoints == 3 and saved() == (100 + checkpoints) * neurons * 4
 
 
 def test_x_may_change_between_forward_and_backward() -> None:

@@ -314,6 +314,10 @@ def test_what_the_general_kernels_are_for(kernels: HostKernels, option: dict[str
     assert kernels.last_kernel == "general_forward_kernel"
 
 
+def test_checkpoints_come_where_the_kernels_expect_them(kernels: HostKernels) -> None:
+    assert _ops.checkpoint_interval("cuda") == kernels.chunk
+
+
 def test_chunks_of_other_lengths(kernels: HostKernels) -> None:
     """The raw operator takes any; the longest is what a block's shared memory holds."""
     assert kernels.longest_chunk == LONGEST_CHUNK

@@ -7,9 +7,13 @@ import dataclasses
 import pytest
 import torch
 from family import Case, SeededPick, assert_same, draw_case, kept_in_bits, run
+from members import MEMBERS, PLAIN, Member, call_of
 from torch import Tensor
 
 from lif_cuda import LIF, functional, reference
+from lif_cuda.surrogate import ATan, FastSigmoid, Rectangle
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,26 +48,68 @@ def test_two_bits_a_step(seed: int) -> None:
     assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
 
 
-@pytest.mark.parametrize("steps", [1, 28, 29, 47, 48, 49, 1000])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def check(case: Case) -> None:
+    """A call on the device, against the reference there."""
+    case = on_device(case)
+    assert_same(run(functional.lif, case), run(reference.lif, case), case.x.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def test_members_in_their_own_kernels(member: Member, dtype: torch.dtype) -> None:
+    """Wide threads, and one neuron a thread where nothing is aligned; one chunk and several."""
+    for steps, features in ((4, (129, 512)), (16, (67, 1024)), (25, (3, 1024)), (37, (521, 131))):
+        for learn in (False, True):
+            check(call_of(member, steps, features, dtype, learn=learn, strict=learn, surrogate=ATan()))
+        check(call_of(member, steps, features, dtype, output=("spikes", "rate")))
+        check(call_of(member, steps, features, dtype, output="count", constant=True))
+
+
+@pytest.mark.parametrize("steps", [33, 47, 48, 96, 97, 112, 1000])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_few_neurons_for_long(steps: int, dtype: torch.dtype) -> None:
-    """The narrow kernels, which load a batch of steps ahead: around whole batches, and many of them."""
-    x = (torch.randn(steps, 3, 37, device="cuda") * 0.5 + 0.15).to(dtype)
-    results = []
-    for function in (functional.lif, reference.lif):
-        leaf = x.clone().requires_grad_()
-        out, membrane = function(leaf, 0.9)
-        (grad,) = torch.autograd.grad(out.float().sum() + membrane.sum(), leaf)
-        results.append((out.detach(), membrane.detach(), grad))
-    for fused, expected in zip(*results, strict=True):
-        assert torch.equal(fused, expected)
+    """The long kernels, around whole stages and rounds of producers; and sizes whose pieces are not whole."""
+    for member in PLAIN:
+        for features in ((1000,), (3, 40), (2, 37)):
+            for learn in (False, True):
+                check(call_of(member, steps, features, dtype, learn=learn))
 
 
-@pytest.mark.parametrize("seed", range(2000, 2012))
+@pytest.mark.parametrize("surrogate", [FastSigmoid(7.0, scale=0.7), ATan()], ids=["fast_sigmoid", "atan"])
+def test_reciprocals_round_once(surrogate: FastSigmoid | ATan) -> None:
+    """From 1 to where they are subnormal and 0: every exponent, and NaN, beside near ones."""
+    for steps, features in ((9, (4096,)), (40, (512,))):
+        for learn in (False, True):
+            case = call_of(PLAIN[0], steps, features, torch.float32, learn=learn, surrogate=surrogate)
+            case.x.mul_(2.0 ** torch.linspace(-10, 127, features[-1]))
+            case.x[2, 7] = float("nan")
+            case.x[3, 8] = float("inf")
+            check(case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_two_bits_a_step_in_words(dtype: torch.dtype) -> None:
+    for member in PLAIN:
+        if member.options["reset"] == "zero" and not member.options["detach_reset"]:
+            continue
+        for steps in (1, 15, 16, 17, 32, 100):
+            case = call_of(member, steps, (33, 64), dtype, learn=False, surrogate=Rectangle(0.7))
+            case.options["save"] = "bits"
+            check(case)
+
+
+@pytest.mark.parametrize("seed", range(2000, 2008))
 def test_sanitizer_subset(seed: int) -> None:
     """A few calls, for the sanitizers, under which each takes a hundred times as long."""
-    case = on_device(draw_case(SeededPick(seed), seed))
-    run(functional.lif, case)
+    run(functional.lif, on_device(draw_case(SeededPick(seed), seed)))
+    member = MEMBERS[seed % len(MEMBERS)]
+    for steps, features, learn in ((17, (2, 300), True), (20, (3, 7), False)):
+        run(functional.lif, on_device(call_of(member, steps, features, torch.bfloat16, learn=learn)))
+    few = call_of(PLAIN[seed % len(PLAIN)], 77, (40,), (torch.float32, torch.float16)[seed % 2])
+    run(functional.lif, on_device(few))
+    bits = call_of(PLAIN[1], 33, (2, 36), torch.float32, learn=False, surrogate=Rectangle(0.7))
+    bits.options["save"] = "bits"
+    run(functional.lif, on_device(bits))
     torch.cuda.synchronize()
 
 

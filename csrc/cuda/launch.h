@@ -5,6 +5,11 @@
 
 namespace lif::cuda {
 
+// Steps between checkpoints for which kernels are compiled: checkpoint_interval of lif_cuda/_ops.py. Backward
+// holds so many in shared memory, 256 bytes a thread for a row of them, 32 KiB a block. Others run in the
+// general kernels.
+constexpr int kChunk = 16;
+
 // Enqueue all T steps on `stream` (a cudaStream_t) of the current device; no synchronisation. Returns a
 // cudaError_t, 0 for success.
 template <typename T>

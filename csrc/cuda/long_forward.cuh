@@ -9,13 +9,14 @@
 #include <cuda_pipeline.h>
 
 #include "cuda/access.cuh"
+#include "cuda/launch.h"
 #include "cuda/readout.cuh"
 
 namespace lif::cuda {
 
 constexpr int kWarp = 32;
 // Steps of a stage, and of a chunk backward: where checkpoints are kept, each begins with one.
-constexpr int kStage = 16;
+constexpr int kStage = kChunk;
 constexpr int kStages = 6;
 constexpr int kPieceBytes = 16;
 

@@ -19,10 +19,6 @@ constexpr int kBackwardThreads = 128;
 // Blocks of a multiprocessor that registers and shared memory leave room for. Asked for six in fp32, the
 // compiler spilled, and the prototype took twice as long.
 constexpr int kBackwardBlocks = 4;
-// Steps of a chunk at the most: checkpoint_interval of lif_cuda/_ops.py. A column of them is 256 bytes a row,
-// 32 KiB a block.
-constexpr int kChunk = 16;
-
 // Neurons of a thread: 16 bytes of state where a step keeps one row, 8 where it keeps more, so that four
 // blocks stay in the shared memory of a multiprocessor.
 template <typename T, typename Kind, bool kLearn, Slopes kSlopes>

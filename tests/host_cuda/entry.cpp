@@ -82,6 +82,9 @@ __attribute__((visibility("default"))) void host_set_device(int multiprocessors,
   host_cuda::shared_optin = shared_bytes;
 }
 
+// Steps between the checkpoints for which kernels are compiled.
+__attribute__((visibility("default"))) int host_chunk() { return lif::cuda::kChunk; }
+
 __attribute__((visibility("default"))) int64_t host_longest_chunk() {
   int64_t steps = 0;
   lif::cuda::longest_chunk<float>({}, steps);

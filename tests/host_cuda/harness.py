@@ -92,6 +92,11 @@ class HostKernels:
         return int(self._library.host_launches())
 
     @property
+    def chunk(self) -> int:
+        """Steps between the checkpoints for which kernels are compiled."""
+        return int(self._library.host_chunk())
+
+    @property
     def longest_chunk(self) -> int:
         """What the launcher says of a device with 227 KiB of shared memory a block, for plain fp32."""
         return int(self._library.host_longest_chunk())
