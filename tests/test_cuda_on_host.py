@@ -106,6 +106,26 @@ def test_wide_members(kernels: HostKernels, member: Member, learn: bool, dtype: 
         check(kernels, case, "wide_backward_kernel")
 
 
+@pytest.mark.parametrize("threshold", [1.0, 0.5, 0.0, -0.25, float("inf")])
+@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def test_membranes_at_the_threshold(kernels: HostKernels, member: Member, threshold: float) -> None:
+    """On numbers of few digits a membrane often meets its threshold exactly: strict neurons stay silent."""
+    for multiprocessors in (0, MANY):
+        with kernels.device(multiprocessors=multiprocessors):
+            spikes = []
+            for strict in (False, True):
+                case = call_of(member, 40, (2, 24), torch.float32, learn=False, strict=strict, gain=1.0)
+                case.x = (case.x * 4).round() / 4
+                case.states = {name: (state * 4).round() / 4 for name, state in case.states.items()}
+                case.parameters |= dict.fromkeys(("beta", *member.parameters), 0.5)
+                case.parameters["threshold"] = torch.tensor(threshold)
+                if "v_reset" in case.parameters:
+                    case.parameters["v_reset"] = 0.0
+                check(kernels, case)
+                spikes.append(run(reference.lif, case).results["spikes"])
+            assert threshold == float("inf") or not torch.equal(*spikes), "no membrane met the threshold"
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("constant", [False, True], ids=["series", "constant"])
 @pytest.mark.parametrize("output", ["spikes", "count", ("spikes", "rate"), ("rate", "total")], ids=str)
