@@ -64,7 +64,7 @@ class Kernel:
     def step(self) -> Step:
         """What a thread stores for a time step (Kept of csrc/cuda/column.cuh says the rows)."""
         bytes_of_x, of_state = TYPES[self.type]
-        ahead = 4 if self.neurons * bytes_of_x >= 8 else 8
+        ahead = 4 if self.neurons * bytes_of_x >= 8 or ("refractory" in self.has and self.learn) else 8
         return Step(self.neurons, bytes_of_x, self.rows, of_state, ahead)
 
     @property

@@ -113,7 +113,7 @@ MUTATIONS = [
     Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
     Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),
     Mutation("cuda: delayed threshold", STEP_BACK, "sums.theta = sub(sums.theta, mul(r, d));", ""),
-    Mutation("cuda: a last word's steps", BITS, "word.at[w] >>= 2 * missing;", ""),
+    Mutation("cuda: a last word's steps", BITS, "word.at[w] >>= 2 * missing;", "word.at[w] >>= 0 * missing;"),
     Mutation("cuda: a first word's steps", BITS, "word.at[w] <<= 2 * (kStepsOfWord - in_word);", ""),
     Mutation("cuda: inside is fired", BITS, "word.at[w] & kInsideAtTop ?", "word.at[w] & kFiredAtTop ?"),
     Mutation("cuda: a copy too early", LONG_FORWARD, "__pipeline_wait_prior(kStages - 2);", "__pipeline_wait_prior(kStages - 1);"),
@@ -123,7 +123,7 @@ MUTATIONS = [
     Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
-    Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", ""),
+    Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
 ]  # fmt: skip
 
 
@@ -197,6 +197,8 @@ def caught(mutation: Mutation) -> str | None:
         if done.returncode < 0:
             return f"the tests were ended by signal {-done.returncode}"
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        # Nothing is set up where nothing compiles: that is no catch.
+        assert not failed or failed[0].startswith("FAILED"), f"{mutation.name} does not compile"
         return failed[0].split(" - ")[0] if failed else done.stdout[-300:]
 
 

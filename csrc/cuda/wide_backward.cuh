@@ -39,6 +39,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
     wide_backward_kernel(const Backward<T> args) {
   using S = StateOf<T>;
   using Rows = Kept<Kind, kLearn, kSlopes>;
+  // A refractory neuron that learns would spill with eight steps ahead, as 16 bits have.
+  constexpr int kSteps = Rows::q && kLearn ? 4 : kAhead<T, W>;
   extern __shared__ __align__(16) unsigned char shared[];
   const Column<S, W, Rows::rows, kBackwardThreads> column{reinterpret_cast<Pack<S, W>*>(shared) +
                                                           threadIdx.x};
@@ -78,11 +80,11 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
     const int begin = chunk * of_chunk;
     const int size = steps - begin < of_chunk ? steps - begin : of_chunk;
     Stream<T, W> x_of_chunk{x + begin * x_stride, x_stride};
-    InFlight<T, W, kAhead<T, W>> x_flight;
+    InFlight<T, W, kSteps> x_flight;
     fill(x_flight, x_of_chunk, size);
     auto g_of_chunk = stream_of<kFlow, W>(g, -g_stride, has_g);
     g -= size * g_stride;
-    InFlight<T, W, kAhead<T, W>> g_flight;
+    InFlight<T, W, kSteps> g_flight;
     fill(g_flight, g_of_chunk, size);
 
     // Compute the chunk again.
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
     with_loads_ahead(g_flight, g_of_chunk, size, [&](const Raw<T, W>& raw, auto at_end) {
       const bool first = decltype(at_end)::value && here.own == column.own;
       Pack<S, W> g_now = widen<T, W>(raw);
-      Pack<S, W> v_begin{};
+      [[maybe_unused]] Pack<S, W> v_begin{};
       if constexpr (Rows::v) {
         if (!first) {
           read(moved(here, -1), earlier);
