@@ -112,12 +112,6 @@ LIF_FN S any_derivative(S z, const Surrogate<S>& of) {
   return h;
 }
 
-// Values of a step that the general backward keeps: u, and the states before it.
-template <typename S>
-LIF_FN int kept_values(const Neuron<S>& options) {
-  return 1 + states_of(options);
-}
-
 // With four blocks a multiprocessor it would spill in fp64.
 constexpr int kGeneralBackwardBlocks = 3;
 
