@@ -275,12 +275,18 @@ LIF_FN S* store_checkpoint(S* to, int64_t row, const Kind& kind, const States<S>
   return to;
 }
 
+// Where a state before the first step lies; null: it is zeros.
+template <typename Args>
+LIF_FN auto initial_state(const Args& args, int state, int64_t neuron) {
+  return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
+}
+
 // Where the states before a chunk lie: given by the caller for the first, else in a checkpoint.
 template <typename Kind, typename T, typename S = StateOf<T>>
 LIF_FN const S* state_before(const Backward<T>& args, const Kind& kind, int64_t chunk, int state,
                              int64_t neuron) {
   if (chunk == 0) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
+    return initial_state(args, state, neuron);
   }
   const int64_t row = (chunk - 1) * slot_of(kind, kStates) + slot_of(kind, state);
   return args.checkpoints + row * neurons(args.extent) + neuron;

@@ -21,9 +21,7 @@ __global__ void __launch_bounds__(kForwardThreads) bits_forward_kernel(const For
   const Place place = place_of(args.extent, neuron);
   const auto group = load_group<Kind, W>(args.neuron, args.parameter, neuron);
   States<S> states[W];
-  load_states<W>(states, group.kind, [&](int state) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
-  });
+  load_states<W>(states, group.kind, [&](int state) { return initial_state(args, state, neuron); });
   T* spikes_out = start_of(args.spikes, place);
   uint32_t* words = args.bits + neuron;
   Pack<uint32_t, W> word = splat<uint32_t, W>(0);

@@ -59,9 +59,7 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
   T* trace = start_of(args.trace, place);
   T* trace_before = start_of(args.trace_before, place);
   States<S> states[1];
-  load_states<1>(states, kind, [&](int state) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
-  });
+  load_states<1>(states, kind, [&](int state) { return initial_state(args, state, neuron); });
   Pack<S, 1> count = splat<S, 1>(S(0));
   S alive = S(1);
   S first_spike = S(0);

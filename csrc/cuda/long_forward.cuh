@@ -109,9 +109,7 @@ __global__ void __launch_bounds__(kWarp) long_forward_kernel(const Forward<T> ar
   const int64_t neuron = place.first.neuron + own_lane;
   const auto group = load_group<Kind, 1>(args.neuron, args.parameter, neuron);
   States<S> states[1];
-  load_states<1>(states, group.kind, [&](int state) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
-  });
+  load_states<1>(states, group.kind, [&](int state) { return initial_state(args, state, neuron); });
   Pack<S, 1> count = splat<S, 1>(S(0));
   // Whether spikes are written is asked by a predicate a step, and pointers move in any case.
   const bool writes = real && args.spikes.data != nullptr;

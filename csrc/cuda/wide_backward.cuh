@@ -19,6 +19,7 @@ constexpr int kBackwardThreads = 128;
 // Blocks of a multiprocessor that registers and shared memory leave room for. Asked for six in fp32, the
 // compiler spilled, and the prototype took twice as long.
 constexpr int kBackwardBlocks = 4;
+
 // Neurons of a thread: 16 bytes of state where a step keeps one row, 8 where it keeps more, so that four
 // blocks stay in the shared memory of a multiprocessor.
 template <typename T, typename Kind, bool kLearn, Slopes kSlopes>

@@ -28,9 +28,7 @@ __global__ void __launch_bounds__(kForwardThreads) wide_forward_kernel(const For
   const auto group = load_group<Kind, W>(args.neuron, args.parameter, neuron);
   const Kind& kind = group.kind;
   States<S> states[W];
-  load_states<W>(states, kind, [&](int state) {
-    return args.state[state] == nullptr ? nullptr : args.state[state] + neuron;
-  });
+  load_states<W>(states, kind, [&](int state) { return initial_state(args, state, neuron); });
   Pack<S, W> count = splat<S, W>(S(0));
   // Where spikes may be absent, a predicate says whether they are written, and the pointer moves in any case.
   T* spikes_out = start_of(args.spikes, place);
