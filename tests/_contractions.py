@@ -65,8 +65,8 @@ class _State:
 
 
 def _next(register: str) -> str:
-    prefix, number = re.fullmatch(r"(U?R)(\d+)", register).groups()  # type: ignore[union-attr]
-    return f"{prefix}{int(number) + 1}"
+    prefix = register.rstrip("0123456789")
+    return f"{prefix}{int(register[len(prefix) :]) + 1}"
 
 
 def contractions(function: Function) -> list[str]:

@@ -147,7 +147,7 @@ LIF_FN Pack<S, W> load_parameter(const Parameter<S>& parameter, int64_t neuron) 
 }
 
 // The numbers of W neurons of this kind. What it has not is not read. A reset to a value and a gain are the
-// same for all neurons of a member (fits in launch.cuh).
+// same for all neurons of a member (is_general of the launchers).
 template <typename Kind, typename S, int W>
 struct Group {
   Kind kind;

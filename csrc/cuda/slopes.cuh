@@ -83,20 +83,10 @@ LIF_FN Pack<float, W> divided(const Pack<float, W>& z, const Surrogate<float>& o
   return h;
 }
 
-template <Shape kShape, int W>
-LIF_FN Pack<double, W> divided(const Pack<double, W>& z, const Surrogate<double>& of) {
-  Pack<double, W> h;
-#pragma unroll
-  for (int w = 0; w < W; ++w) {
-    h.at[w] = derivative<kShape>(z.at[w], of);
-  }
-  return h;
-}
-
 // h of W neurons, or of W steps.
 template <Shape kShape, typename S, int W>
 LIF_FN Pack<S, W> slopes_of(const Pack<S, W>& z, const Surrogate<S>& of) {
-  if constexpr (kDivides<kShape>) {
+  if constexpr (kDivides<kShape> && std::is_same_v<S, float>) {
     return divided<kShape>(z, of);
   } else {
     Pack<S, W> h;

@@ -37,8 +37,10 @@ int launch(const Args& args, int64_t blocks, int threads, size_t shared_bytes, c
   const auto error =
       cudaLaunchKernel(kKernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
                        arguments, shared_bytes, on.stream);
-  // The error of an earlier launch of somebody else is theirs; this one's is read, so that it does not stay.
-  return error == cudaSuccess ? cudaSuccess : cudaGetLastError();
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // CUDA keeps it too, and would hand it to whoever asks next
+  }
+  return error;
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

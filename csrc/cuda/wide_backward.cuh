@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks)
         for (int w = 0; w < W; ++w) {
           h.at[w] = sub(was[w].u, was[w].theta);
         }
-        h = divided<kSlopes == Slopes::atan ? Shape::atan : Shape::fast_sigmoid>(h, args.surrogate);
+        h = slopes_of<kSlopes == Slopes::atan ? Shape::atan : Shape::fast_sigmoid>(h, args.surrogate);
       }
       if constexpr (Rows::i) {
         i = at(here, Rows::i_row);

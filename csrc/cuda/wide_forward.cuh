@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kForwardThreads) wide_forward_kernel(const For
   T* spikes_out = start_of(args.spikes, place);
   const bool writes = kFlow == Flow::series || spikes_out != nullptr;
   const int64_t out_stride = writes ? args.spikes.time_stride : 0;
-  // Checkpoints lie between whole groups of steps (fits in launch.cuh).
+  // Checkpoints lie between whole groups of steps (is_general of launch_forward.cuh).
   S* checkpoint = args.checkpoints == nullptr ? nullptr : args.checkpoints + neuron;
   const int every = checkpoint == nullptr ? kNever : static_cast<int>(args.checkpoint_every) / kAhead<T, W>;
   const auto keep_states = [&] {
