@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _check, _layout, _ops, _transforms
-from ._autograd import NO_FORWARD_MODE, SERIES, Call, FusedLIF, differentiated_once, node_of, run
+from ._autograd import NO_FORWARD_MODE, SERIES, Call, FusedLIF, node_of, recorded_in_a_graph, run
 from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
 from ._layout import Layout
 from ._module import DEFAULT_SURROGATE
@@ -349,7 +349,7 @@ def run_neuron(
     # As torch.autograd.Function.apply itself asks; there is no public way to.
     transformed = torch._C._are_functorch_transforms_active()
     results: Sequence[Tensor]
-    if plan.node is not None and type(x) in _PLAIN and not transformed:
+    if plan.node is not None and type(x) in _PLAIN and not (transformed or torch._C._is_tracing()):
         if plan.tabled:
             given.append(_table(plan, options, x))
         results = plan.node(x, given)
@@ -404,7 +404,8 @@ def _in_python(
     differentiate = torch.is_grad_enabled() and (
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
-    if not (differentiate or transformed):
+    traced = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    if not (differentiate or transformed or traced):
         return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
@@ -413,7 +414,7 @@ def _in_python(
         _transforms.check_not_traced()
         results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
         return results[: len(call.results)]
-    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-        x, *given = differentiated_once([x, *given])
+    if traced or torch.compiler.is_compiling():
+        return recorded_in_a_graph(x, given, call, steps, keep_bits=call.bits and torch.is_grad_enabled())
     recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
     return recorded
