@@ -147,6 +147,10 @@ NO_SECOND_DERIVATIVE = (
     "lif_cuda.ReferenceLIF and torch.autograd with create_graph=True where one is needed, or detach the "
     "gradient"
 )
+NO_ONNX = (
+    "ONNX has no operator for the fused LIF; export lif_cuda.ReferenceLIF, which takes the same arguments and "
+    "the same state_dict (or lif_cuda.reference.lif in place of lif_cuda.functional.lif)"
+)
 NO_SECOND_PASS_OF_BITS = (
     "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
 )
@@ -186,6 +190,8 @@ def _lif(
     x: Tensor, given: Sequence[Tensor], ints: Sequence[int], steps: int, floats: list[float]
 ) -> Sequence[Tensor]:
     """The operator ``lif`` under autograd."""
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(NO_ONNX)
     if forward_ad._current_level >= 0:
         for tensor in (x, *given):
             if forward_ad.unpack_dual(tensor).tangent is not None:

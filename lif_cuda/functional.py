@@ -94,11 +94,23 @@ def _plan(
         return _new_plan(x, parameters, membrane, options)
     if known is not None:
         return known
+    if torch._C._is_tracing():
+        return _untraced_plan(x, parameters, membrane, options)
     plan = _new_plan(x, parameters, membrane, options)
     if len(_PLANS) >= _MOST_PLANS:
         _PLANS.clear()
     _PLANS[key] = plan
     return plan
+
+
+def _untraced_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
+    """A plan under torch.jit.trace, for which sizes are tensors: out of its sight, they are numbers."""
+    tracing = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        return _new_plan(x, parameters, membrane, options)
+    finally:
+        torch._C._set_tracing_state(tracing)
 
 
 def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
