@@ -173,17 +173,15 @@ class _NoDoubleBackward(torch.autograd.Function):
         raise NotImplementedError(NO_SECOND_DERIVATIVE)
 
 
-def recorded_in_a_graph(
-    x: Tensor, given: Sequence[Tensor], call: Call, steps: int, keep_bits: bool
-) -> Sequence[Tensor]:
+def recorded_in_a_graph(x: Tensor, given: Sequence[Tensor], call: Call, steps: int) -> Sequence[Tensor]:
     """The results of a call as one node of a graph, of an operator that has a derivative of its own.
 
     So nothing in the graph depends on T or on the device: what is kept for backward, and how often, is found
     out when the graph runs, or when torch.compile takes it apart into forward and backward.
     """
-    asked = call.outputs | _ops.OUTPUTS["bits"] * keep_bits
-    results: Sequence[Tensor] = _ops.lif(x, given, call.ints(present(call.slots), asked), steps, call.floats)
-    return results[: len(call.results)]
+    ints = call.ints(present(call.slots), _asked(call, 0))
+    results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, call.floats)
+    return results
 
 
 def _lif(
@@ -200,14 +198,17 @@ def _lif(
         with torch._C._AutoDispatchBelowAutograd():
             results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, floats)
         return results
-    there, outputs, time_dim, time_first, *options = ints
+    there, asked, time_dim, time_first, *options = ints
     slots = tuple([slot for slot in range(_ops.SLOTS) if there >> slot & 1])
+    outputs = asked & ~_ops.OUTPUTS["bits"]
     names = tuple([name for name, flag in _ops.OUTPUTS.items() if outputs & flag])
+    # An export runs this for the shapes of the results alone; those of what is kept depend on T, and would tie
+    # the program to a range of it.
+    keep = not torch.compiler.is_exporting()
+    bits = keep and asked != outputs
+    every = _ops.checkpoint_interval(x.device.type) if keep and not bits else 0
     layout = Layout(time_dim, time_first=bool(time_first))
-    call = Call(floats, layout, tuple(options), names, outputs, slots, "bits" in names)
-    # An export runs this for the shapes of the results; rows of checkpoints, whose number depends on T, would
-    # tie the program to a range of T.
-    every = 0 if call.bits or torch.compiler.is_exporting() else _ops.checkpoint_interval(x.device.type)
+    call = Call(floats, layout, tuple(options), names, outputs, slots, bits)
     # A program is called with tensors that lie otherwise than those it was exported with.
     x = _layout.as_rows(x, time_dim, timed=steps < 0)
     found: Sequence[Tensor] = FusedLIF.apply(call, steps, every, x, *[t.contiguous() for t in given])

@@ -82,7 +82,8 @@ def _backward(
 def _differentiable(
     x: Tensor, given: Sequence[Tensor], ints: Sequence[int], steps: int, floats: Sequence[float]
 ) -> list[Tensor]:
-    return _forward(x, given, ints, steps, 0, floats)
+    present, asked, *others = ints
+    return _forward(x, given, [present, asked & ~_ops.OUTPUTS["bits"], *others], steps, 0, floats)
 
 
 torch.library.register_fake("lif_cuda::lif", _differentiable)

@@ -427,6 +427,6 @@ def _in_python(
         results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
         return results[: len(call.results)]
     if traced or torch.compiler.is_compiling():
-        return recorded_in_a_graph(x, given, call, steps, keep_bits=call.bits and torch.is_grad_enabled())
+        return recorded_in_a_graph(x, given, call, steps)
     recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
     return recorded

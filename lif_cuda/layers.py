@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -18,6 +18,12 @@ class LIF(LIFModule):
     )
 
     _lif = staticmethod(functional.run_neuron)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise NotImplementedError(
+            f"torch.jit.script reads Python, and not that of {type(self).__name__}; use torch.export.export, or "
+            "torch.jit.trace"
+        )
 
 
 class IF(LIF):

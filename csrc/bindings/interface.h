@@ -49,7 +49,7 @@ constexpr const char* kBackwardSchema =
     "float[] floats) -> Tensor[]";
 // The two under autograd in one, for a program that is exported or compiled: lif_forward as a node of a graph
 // that has a derivative, which lif_cuda/_autograd.py registers. What is kept for backward is found out when it
-// runs. Its tensors lie in any way, and `asked` has kBits where x is not to be kept.
+// runs: bits in place of x where `asked` has kBits, which it never returns. Its tensors lie in any way.
 constexpr const char* kDifferentiableSchema =
     "lif(Tensor x, Tensor[] given, int[] ints, SymInt steps, float[] floats) -> Tensor[]";
 

@@ -49,7 +49,11 @@ std::vector<Tensor> lif(const Tensor& x, const std::vector<Tensor>& given, const
   for (const Tensor& tensor : given) {
     dense.push_back(torch::stable::contiguous(tensor));
   }
-  return lif_forward<Backend>(torch::stable::contiguous(x), dense, ints, steps, 0, floats);
+  std::vector<int64_t> without_bits = ints;
+  if (ints.size() == Int::count) {
+    without_bits[Int::asked] &= ~int64_t{kBits};
+  }
+  return lif_forward<Backend>(torch::stable::contiguous(x), dense, without_bits, steps, 0, floats);
 }
 
 }  // namespace lif::bindings
