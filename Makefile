@@ -12,6 +12,10 @@ TORCH ?= torch==2.13.0
 # Three equals signs: exactly this version and not 2.13.0+cpu, which two would take just as well.
 TORCH_CUDA ?= torch===2.13.0
 TORCHVISION ?= torchvision==0.28.0
+# The oldest torch that pyproject.toml promises, and the newest that was tried. `make test-versions` has an
+# environment for each, $(VENV_TORCH)-VERSION; both are builds with CUDA, of several GB.
+TORCH_VERSIONS ?= 2.11.0 2.14.1
+VENV_TORCH ?= .venv-torch
 
 RUN = $(VENV)/bin/python -P
 RUN_CUDA = $(VENV_CUDA)/bin/python -P
@@ -39,12 +43,13 @@ CPP_FILES := $(shell find csrc tests bench -type f \
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help mnist test coverage cuda-build lint bench kernels clean
+.PHONY: help mnist test test-versions coverage cuda-build lint bench kernels clean
 
 help:
 	@echo 'make mnist        train the SNN and the ANN on MNIST; results in runs/mnist'
 	@echo '                  (MNIST_ARGS="--epochs 2 ..."; LIF_CUDA_DATA names a folder with the files)'
 	@echo 'make test         run the tests but the long ones (PYTEST_ARGS="-m slow": those; "-k ...")'
+	@echo 'make test-versions   the same beside other versions of torch (TORCH_VERSIONS="$(TORCH_VERSIONS)")'
 	@echo 'make coverage     lines that the tests run: of lif_cuda (95 % at least), and of the C++'
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
@@ -52,7 +57,7 @@ help:
 	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run its tests (CUDA_TESTS=...)'
 	@echo 'make clean        remove what was built here; the environments stay'
 	@echo
-	@echo 'Environments: $(VENV), $(VENV_CUDA) (several GB). Python: PYTHON=$(PYTHON)'
+	@echo 'Environments: $(VENV), $(VENV_CUDA), $(VENV_TORCH)-VERSION (the last two several GB). Python: PYTHON=$(PYTHON)'
 
 # A stamp is written last, so that an interrupted step is done again.
 #
@@ -78,12 +83,32 @@ $(VENV_CUDA)/.installed: $(VENV_CUDA)/.torch $(SOURCES)
 	LIF_CUDA_BUILD=cuda $(VENV_CUDA)/bin/pip install '.[bench,test]'
 	touch $@
 
+# Static patterns: make would delete stamps that only a pattern names.
+TORCH_STAMPS := $(TORCH_VERSIONS:%=$(VENV_TORCH)-%/.torch)
+INSTALLED_STAMPS := $(TORCH_VERSIONS:%=$(VENV_TORCH)-%/.installed)
+TEST_TARGETS := $(TORCH_VERSIONS:%=test-torch-%)
+
+$(TORCH_STAMPS): $(VENV_TORCH)-%/.torch:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install 'torch==$*'
+	touch $@
+
+$(INSTALLED_STAMPS): $(VENV_TORCH)-%/.installed: $(VENV_TORCH)-%/.torch $(SOURCES)
+	LIF_CUDA_BUILD=cpu $(@D)/bin/pip install '.[bench,test]'
+	touch $@
+
 mnist: $(VENV)/.installed
 	$(VENV)/bin/python bench/mnist.py --out runs/mnist $(MNIST_ARGS)
 
 # The last -m counts: PYTEST_ARGS="-m slow" runs the others, and -m "" all; -n 0 in this process.
 test: $(VENV)/.installed
 	$(IN_TWO) $(RUN) -m pytest $(BY_FILE) -m 'not slow' $(PYTEST_ARGS)
+
+# On the CPU, though these builds of torch could see a GPU.
+.PHONY: $(TEST_TARGETS)
+test-versions: $(TEST_TARGETS)
+$(TEST_TARGETS): test-torch-%: $(VENV_TORCH)-%/.installed
+	CUDA_VISIBLE_DEVICES= $(IN_TWO) $(VENV_TORCH)-$*/bin/python -P -m pytest $(BY_FILE) -m 'not slow' $(PYTEST_ARGS)
 
 # The C++ is built from a copy, with counters, so that no object of the normal build is touched. Counters are
 # atomic as threads share them. gcovr finds no folder for headers of pip's isolated environment, gone by then;
@@ -120,5 +145,5 @@ cuda-build: $(VENV_CUDA)/.installed
 
 clean:
 	rm -rf build dist lif_cuda.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f lif_cuda/*.so $(VENV)/.installed $(VENV_CUDA)/.installed
+	rm -f lif_cuda/*.so $(VENV)/.installed $(VENV_CUDA)/.installed $(INSTALLED_STAMPS)
 	find bench build_backend lif_cuda tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -148,8 +148,8 @@ NO_SECOND_DERIVATIVE = (
     "gradient"
 )
 NO_ONNX = (
-    "ONNX has no operator for the fused LIF; export lif_cuda.ReferenceLIF, which takes the same arguments and "
-    "the same state_dict (or lif_cuda.reference.lif in place of lif_cuda.functional.lif)"
+    "ONNX has no operator for the fused LIF; export lif_cuda.ReferenceLIF, which takes the same arguments "
+    "and the same state_dict (or lif_cuda.reference.lif in place of lif_cuda.functional.lif)"
 )
 NO_SECOND_PASS_OF_BITS = (
     "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
@@ -202,8 +202,8 @@ def _lif(
     slots = tuple([slot for slot in range(_ops.SLOTS) if there >> slot & 1])
     outputs = asked & ~_ops.OUTPUTS["bits"]
     names = tuple([name for name, flag in _ops.OUTPUTS.items() if outputs & flag])
-    # An export runs this for the shapes of the results alone; those of what is kept depend on T, and would tie
-    # the program to a range of it.
+    # An export runs this for the shapes of the results alone. Those of what is kept depend on T, and would
+    # tie the program to a range of it.
     keep = not torch.compiler.is_exporting()
     bits = keep and asked != outputs
     every = _ops.checkpoint_interval(x.device.type) if keep and not bits else 0

@@ -105,12 +105,13 @@ def _plan(
 
 def _untraced_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
     """A plan under torch.jit.trace, for which sizes are tensors: out of its sight, they are numbers."""
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]
     tracing = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    set_state(None)
     try:
         return _new_plan(x, parameters, membrane, options)
     finally:
-        torch._C._set_tracing_state(tracing)
+        set_state(tracing)
 
 
 def _new_plan(x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions) -> _Plan:
@@ -416,7 +417,8 @@ def _in_python(
     differentiate = torch.is_grad_enabled() and (
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
-    traced = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    compiled = torch.compiler.is_compiling()
+    traced = torch.compiler.is_exporting() or (not compiled and torch._C._is_tracing())
     if not (differentiate or transformed or traced):
         return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
     if plan.tabled:
@@ -426,7 +428,7 @@ def _in_python(
         _transforms.check_not_traced()
         results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
         return results[: len(call.results)]
-    if traced or torch.compiler.is_compiling():
+    if traced or compiled:
         return recorded_in_a_graph(x, given, call, steps)
     recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
     return recorded

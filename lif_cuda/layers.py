@@ -21,8 +21,8 @@ class LIF(LIFModule):
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(
-            f"torch.jit.script reads Python, and not that of {type(self).__name__}; use torch.export.export, or "
-            "torch.jit.trace"
+            f"torch.jit.script cannot compile {type(self).__name__}, which calls an operator of its own from "
+            "Python that it does not know; use torch.export.export, or torch.jit.trace"
         )
 
 
