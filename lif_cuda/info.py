@@ -15,7 +15,7 @@ from . import __version__, _build_facts
 from .layers import LIF
 from .reference import ReferenceLIF
 
-OPERATORS = ("lif_cuda::lif_forward", "lif_cuda::lif_backward")
+OPERATORS = ("lif_cuda::lif_forward", "lif_cuda::lif_backward", "lif_cuda::lif")
 
 # Parameter gradients are sums over time and batch, added up in another order than the reference's.
 # These are 100 terms each; the kernels' bound is a small multiple of eps * the sum of their sizes.

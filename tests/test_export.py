@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.export import Dim
 
-from lif_cuda import LIF, CurrentLIF, _ops, functional
+from lif_cuda import LIF, CurrentLIF, ReferenceLIF, _ops, functional
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import ATan, Custom, Rectangle
 
@@ -254,3 +254,25 @@ def test_jit_trace_of_the_function() -> None:
 def test_jit_script_refuses(module: nn.Module) -> None:
     with pytest.raises(NotImplementedError, match=r"torch\.jit\.script.*LIF.*torch\.export"):
         torch.jit.script(module)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_the_reference_layer_for_the_t_of_its_export() -> None:
+    """Another T raises, and does not take a wrong number of steps."""
+    layer = ReferenceLIF(5, learn_beta=True, return_state=False)
+    x, longer = torch.randn(8, 3, 5), torch.randn(9, 3, 5)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for t in (x, longer):
+        check_as_eager(compiled, layer, t, close=True, of=layer)
+    program = torch.export.export(layer, (x,)).module()
+    assert torch.equal(program(x), layer(x))
+    assert not program(x.clone().requires_grad_()).requires_grad  # torch.export drops its derivative
+    with pytest.raises((AssertionError, RuntimeError), match="Guard failed|to be equal to 8"):
+        program(longer)
+    traced = torch.jit.trace(layer, (x,))
+    check_as_eager(traced, layer, x, close=True)
+    with pytest.raises(RuntimeError, match="Expected 8 elements in a list but found 9"):
+        traced(longer)
+    with pytest.raises(RuntimeError, match="cannot be used as a value"):
+        torch.jit.script(layer)
