@@ -11,8 +11,8 @@ from torch import Tensor
 from . import _build_facts, _layout, _ops
 from ._layout import Layout
 from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
+from ._outputs import SERIES
 
-SERIES = ("spikes", "trace", "trace_before_reset")
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
 NOT_DIFFERENTIABLE = ("total", "silence")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)

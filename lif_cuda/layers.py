@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from . import functional
 from ._module import LIFModule
+from ._options import AdaptiveOptions, CurrentOptions, LayerOptions
+from ._signature import layer_constructor
 
 
 class LIF(LIFModule):
@@ -28,12 +30,18 @@ class IF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
         threshold: float | Tensor = 1.0,
-        **options: Any,
+        **options: Unpack[LayerOptions],
     ) -> None:
+        for name in ("beta", "tau"):
+            if name in options:
+                raise TypeError(
+                    f"IF has no leak, and so no {name}: its beta is 1; for one with a leak use LIF"
+                )
         super().__init__(num_neurons, 1.0, threshold, **options)
 
 
@@ -50,13 +58,14 @@ class CurrentLIF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
         alpha: float | Tensor = 0.8,
         beta: float | Tensor | None = None,
         threshold: float | Tensor = 1.0,
-        **options: Any,
+        **options: Unpack[CurrentOptions],
     ) -> None:
         super().__init__(num_neurons, beta, threshold, alpha=alpha, **options)
 
@@ -75,6 +84,7 @@ class AdaptiveLIF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
@@ -82,6 +92,6 @@ class AdaptiveLIF(LIF):
         threshold: float | Tensor = 1.0,
         kappa: float | Tensor = 0.2,
         rho: float | Tensor = 0.95,
-        **options: Any,
+        **options: Unpack[AdaptiveOptions],
     ) -> None:
         super().__init__(num_neurons, beta, threshold, kappa=kappa, rho=rho, **options)
