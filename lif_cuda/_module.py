@@ -82,7 +82,7 @@ class LIFModule(LayerParameters):
         threshold: float | Tensor = 1.0,
         **options: Unpack[LayerOptions],
     ) -> None:
-        parameters, of_calls, choices = of_layer(type(self).__name__, threshold, {**options})
+        parameters, of_calls, choices = of_layer(type(self).__name__, threshold, options)
         of_calls = _agreement.check_options(of_calls)
         if isinstance(of_calls.output, tuple):
             outputs_type(of_calls.output)  # torch.compile would make one of its own

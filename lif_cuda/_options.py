@@ -8,7 +8,7 @@ Each call takes the options of :class:`NeuronOptions` by keyword, and the constr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
@@ -155,38 +155,41 @@ class AdaptiveOptions(PlainOptions, SynapseOptions, RefractoryOptions, OwnOption
 _BY_KEYWORD = Parameters._fields[2:]  # beta and threshold have places of their own
 
 
-def _take(fields: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given.pop(name) for name in fields if name in given}
-
-
-def _refuse(function: str, unknown: dict[str, Any], known: tuple[str, ...]) -> None:
-    """Raise for a keyword that there is not, as Python does."""
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
-        raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What is given of each group of names; raise for a keyword that there is not, as Python does."""
+    found: list[dict[str, Any]] = [{} for _ in groups]
+    for name, value in given.items():
+        for group, names in zip(found, groups, strict=True):
+            if name in names:
+                group[name] = value
+                break
+        else:
+            known = sorted(sum(groups, ()))
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}; {hint}")
+    return found
 
 
 def of_call(
-    beta: float | Tensor, threshold: float | Tensor, given: dict[str, Any]
+    beta: float | Tensor, threshold: float | Tensor, given: Mapping[str, Any]
 ) -> tuple[Parameters, CallOptions]:
     """The keywords of a call as its parameters and its options; they are checked later."""
-    parameters = Parameters(beta, threshold, **_take(_BY_KEYWORD, given))
-    options = CallOptions(**_take(CallOptions._fields, given))
-    _refuse("lif", given, _BY_KEYWORD + CallOptions._fields)
-    return parameters, options
+    options, parameters = _apart("lif", given, CallOptions._fields, _BY_KEYWORD)
+    return Parameters(beta, threshold, **parameters), CallOptions(**options)
 
 
 def of_layer(
-    function: str, threshold: float | Tensor, given: dict[str, Any]
+    function: str, threshold: float | Tensor, given: Mapping[str, Any]
 ) -> tuple[Parameters, CallOptions, LayerChoices]:
     """The keywords of a layer, in groups; its beta is still to be found, from what is given of it and tau."""
-    known = _BY_KEYWORD + CallOptions._fields + LayerChoices._fields
-    parameters = Parameters(0.0, threshold, **_take(_BY_KEYWORD, given))
-    options = CallOptions(**_take(CallOptions._fields, given))
-    choices = LayerChoices(**_take(LayerChoices._fields, given))
-    _refuse(function, given, known)
-    return parameters, check_each(options), check_choices(choices)
+    groups = (_BY_KEYWORD, CallOptions._fields, LayerChoices._fields)
+    parameters, options, choices = _apart(function, given, *groups)
+    return (
+        Parameters(0.0, threshold, **parameters),
+        CallOptions(**options),
+        check_choices(LayerChoices(**choices)),
+    )
 
 
 # Checks. Each returns the value as it is kept: a NumPy scalar as Python's own.

@@ -80,14 +80,14 @@ def check_neurons(neurons: tuple[int, ...], features: torch.Size, channel_dim: i
     if not neurons:
         return
     if channel_dim is not None and len(neurons) == 1:
-        if neurons[0] not in (1, features[channel_dim]):
+        if neurons[0] != 1 and neurons[0] != features[channel_dim]:
             raise ValueError(
                 f"x must have num_neurons = {neurons[0]} channels in the axis that channel_dim names, "
                 f"got {features[channel_dim]}"
             )
         return
     at = len(features) - len(neurons)
-    if at < 0 or any(size not in (1, features[at + i]) for i, size in enumerate(neurons)):
+    if at < 0 or any(size != 1 and size != features[at + i] for i, size in enumerate(neurons)):
         wanted = str(neurons[0]) if len(neurons) == 1 else str(neurons)
         raise ValueError(
             f"x must end in the num_neurons of the layer, {wanted}, got {tuple(features)} in one time step; "
