@@ -1,8 +1,8 @@
 """What a state_dict has of a layer beside its tensors: the numbers by which the neuron fires.
 
 They are one float64 tensor, so that a file is loaded with ``weights_only``: the parameters that are numbers,
-the rest potential, the refractory steps, and the options that make it another neuron. Infinity stands for what
-the neuron does not have, or keeps as a tensor under a name of its own.
+the rest potential, the refractory steps, and the options that make it another neuron. Infinity stands for
+what the neuron does not have, or keeps as a tensor under a name of its own.
 """
 
 from __future__ import annotations

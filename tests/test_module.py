@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from family import flat
+from family import flat, series
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
@@ -24,10 +24,6 @@ from lif_cuda._module import LIFModule
 from lif_cuda.surrogate import Custom
 
 CLASSES = [LIF, ReferenceLIF]
-
-
-def series(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.25
 
 
 def assert_equal(actual: Any, expected: Any) -> None:
