@@ -72,6 +72,12 @@ class LayerParameters(nn.Module):
 
     def _keep_tensor(self, name: str, value: float | Tensor, choices: LayerChoices) -> None:
         """Keep a parameter as a buffer, or as something to learn."""
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise ValueError(
+                f"{name} must be values, got a tensor that requires a gradient: a layer keeps values of its "
+                f"own, and yours would not learn. Pass {name}.detach(), with learn_{name}=True to have the "
+                "layer learn it, or call lif_cuda.functional.lif with your tensor"
+            )
         low, high = _range(name, value)
         if name in DECAYS and not (low >= 0.0 and high <= 1.0):
             raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
@@ -95,12 +101,6 @@ class LayerParameters(nn.Module):
             dtype = dtype or torch.get_default_dtype()
             wide = STATE_DTYPES.get(dtype, dtype)
             return torch.full(self.num_neurons, float(value), device=choices.device, dtype=wide)
-        if value.requires_grad:
-            raise ValueError(
-                f"{name} must be values, got a tensor that requires a gradient: a layer keeps values of its "
-                f"own, and yours would not learn. Pass {name}.detach(), with learn_{name}=True to have the "
-                "layer learn it, or call lif_cuda.functional.lif with your tensor"
-            )
         if self.num_neurons and tuple(value.shape) not in ((), self.num_neurons):
             raise ValueError(
                 f"{name} must have the shape of num_neurons, {self.num_neurons}, or none at all, "

@@ -261,4 +261,8 @@ def check_choices(choices: LayerChoices) -> LayerChoices:
         _check.check_flag(name, getattr(choices, name))
     _one_of(Bound)("bound", choices.bound)
     _or_none(_one_of(ThresholdBound))("threshold_bound", choices.threshold_bound)
+    if choices.threshold_bound is not None and not choices.learn_threshold:
+        raise ValueError(
+            "threshold_bound needs learn_threshold=True: a threshold that is not learned stays where it is"
+        )
     return choices

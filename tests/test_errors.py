@@ -97,7 +97,12 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ),
     ("no output", {"output": ()}, ValueError, r"output must name at least one output, got \(\)"),
     ("output twice", {"output": ("count", "count")}, ValueError, r"output must name each output once"),
-    ("output list", {"output": ["count"]}, TypeError, r"output must be .* a tuple of names.*write \('count',\)"),
+    (
+        "output list",
+        {"output": ["count"]},
+        TypeError,
+        r"output must be .* a tuple of names.*write \('count',\)",
+    ),
     ("unknown of two", {"output": ("count", "x")}, ValueError, r"output must be one of .*got 'x'"),
     ("time_dim", {"time_dim": 3}, ValueError, r"time_dim must be in \[-3, 2\] for the shape of x, got 3"),
     ("time_dim float", {"time_dim": 0.0}, TypeError, r"time_dim must be an int, got float"),
