@@ -57,13 +57,19 @@ class KeptState:
         """The state before a call on ``x`` with these options.
 
         Raises:
-            RuntimeError: a transform of torch.func is at work, or a recomputation has no state to go back to.
+            RuntimeError: a transform of torch.func is at work, or the call is exported or traced; or a
+                recomputation has no state to go back to.
             ValueError: the state is that of another batch size.
         """
         if transforms_are_active():
             raise RuntimeError(
                 "a stateful layer cannot keep its state under a transform of torch.func (vmap, grad, ...), "
                 "whose tensors do not outlive it; pass the state through the call: stateful=False"
+            )
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise RuntimeError(
+                "a stateful layer cannot be exported or traced: the program would start each call from the same "
+                "state; pass the state through the call: stateful=False"
             )
         recomputes = backward_is_running()
         if recomputes and self._calls > 1:

@@ -153,6 +153,7 @@ class AdaptiveOptions(PlainOptions, SynapseOptions, RefractoryOptions, OwnOption
 # Keywords apart into groups.
 
 _BY_KEYWORD = Parameters._fields[2:]  # beta and threshold have places of their own
+_OF_CALLS = frozenset(CallOptions._fields)
 
 
 def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -175,6 +176,8 @@ def of_call(
     beta: float | Tensor, threshold: float | Tensor, given: Mapping[str, Any]
 ) -> tuple[Parameters, CallOptions]:
     """The keywords of a call as its parameters and its options; they are checked later."""
+    if _OF_CALLS.issuperset(given):  # most calls; to look at each of the names takes 1.4 us of their 9
+        return Parameters(beta, threshold), CallOptions(**given)
     options, parameters = _apart("lif", given, CallOptions._fields, _BY_KEYWORD)
     return Parameters(beta, threshold, **parameters), CallOptions(**options)
 

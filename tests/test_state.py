@@ -94,6 +94,20 @@ def test_transforms_refuse_and_leave_the_layer_usable(cls: type[LIFModule], tran
     assert torch.equal(layer(x), untouched(x))
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("way", ["export", "strict export", "trace"])
+def test_a_program_has_no_place_for_the_state(cls: type[LIFModule], way: str) -> None:
+    """It would begin each call where the export did; and the layer goes on as if it had not been tried."""
+    layer, untouched = (streaming(cls) for _ in range(2))
+    x = series(5, 2, 7)
+    with pytest.raises(Exception, match=r"a stateful layer cannot be exported or traced"):
+        if way == "trace":
+            torch.jit.trace(layer, (x,))
+        else:
+            torch.export.export(layer, (x,), strict=way == "strict export")
+    assert torch.equal(layer(x), untouched(x))
+
+
 def test_reset_states_finds_every_layer() -> None:
     class Inner(nn.Module):
         def __init__(self) -> None:
