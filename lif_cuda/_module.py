@@ -84,8 +84,6 @@ class LIFModule(LayerParameters):
     ) -> None:
         parameters, of_calls, choices = of_layer(type(self).__name__, threshold, options)
         of_calls = _agreement.check_options(of_calls)
-        if isinstance(of_calls.output, tuple):
-            outputs_type(of_calls.output)  # torch.compile would make one of its own
         parameters = parameters._replace(beta=beta_of(beta, choices))
         _agreement.check_with_parameters(of_calls, parameters)
         _agreement.check_learned(of_calls, choices.learned())
@@ -109,6 +107,8 @@ class LIFModule(LayerParameters):
         """Let these checked options, and numbers, be those of the calls to come."""
         if numbers is not None:
             self._numbers = numbers
+        if isinstance(options.output, tuple):
+            outputs_type(options.output)  # torch.compile would make one of its own
         # The surrogates of this package do not change; one of a user's own may.
         for_good = type(options.surrogate).__module__ == Surrogate.__module__
         self._settled = Settled(options, self._tensors, self.num_neurons, for_good)
@@ -133,7 +133,7 @@ class LIFModule(LayerParameters):
             self._settle(self.options, numbers)
         elif name in LAYER_FLAGS:
             object.__setattr__(self, name, _check.check_flag(name, value))
-            if name == "stateful":
+            if not self.stateful:
                 self._kept.reset()
         else:
             remedy = "call .to()" if name in ("device", "dtype") else f"make a layer with {name}={value!r}"

@@ -85,8 +85,8 @@ def test_steps_and_delay_are_set(cls: type[LIFModule]) -> None:
 def test_stateful_is_set() -> None:
     layer, made = LIF(7, return_state=False), LIF(7, stateful=True, return_state=False)
     x = series(4, 2, 7)
-    layer.stateful = True
     for _ in range(2):
+        layer.stateful = True  # also where it is
         assert torch.equal(layer(x), made(x))
     layer.refractory = made.refractory = 2  # goes on from the membrane, and from no silence
     assert torch.equal(layer(x), made(x)) and isinstance(layer.state, NeuronState)
