@@ -258,14 +258,14 @@ EQUALS = (
         "sinabs",
         "layers.LIF(tau_mem=10.0)",
         f"LIF({_TAU_10}, learn_beta=True, decay_input=True, {_SINABS})",
-        scale=5.0,
+        scale=4.5,
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
     Equal(
         "sinabs",
         "layers.LIF(tau_mem=10.0, train_alphas=True)",
         f'LIF({_TAU_10}, learn_beta=True, bound="clamp", decay_input=True, {_SINABS})',
-        scale=5.0,
+        scale=4.5,
         learned={"alpha_mem": ("beta_values", 1.0)},
     ),
     Equal(
