@@ -126,7 +126,7 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
         editable_mode: bool
 
         def finalize_options(self) -> None:
-            """An editable install compiles where others do, to find their objects, and not into the source."""
+            """An editable install compiles where others do, to find their objects; not into the source."""
             super().finalize_options()
             self.build_temp = os.path.join(build_folder(plan), f"temp-{sys.implementation.cache_tag}")
             if self.editable_mode:

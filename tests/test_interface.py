@@ -165,7 +165,7 @@ def test_states_and_parameters_come_in_one_order() -> None:
     assert [_ops.OUTPUTS[name] for name in _ops.STATES] == [first << i for i in range(len(_ops.STATES))]
     smooth = _ops.STATES[:SMOOTH_STATES]
     assert _ops.INCOMING[-SMOOTH_STATES:] == smooth
-    assert _ops.WANTED == ("x", *smooth, *_ops.PARAMETERS)
+    assert ("x", *smooth, *_ops.PARAMETERS) == _ops.WANTED
     assert _ops.FLOATS[: len(_ops.PARAMETERS)] == _ops.PARAMETERS
 
 
