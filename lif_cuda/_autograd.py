@@ -12,6 +12,7 @@ from . import _build_facts, _layout, _ops
 from ._layout import Layout
 from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
 from ._outputs import SERIES
+from ._torch_private import below_autograd, has_tangent
 
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
 NOT_DIFFERENTIABLE = ("total", "silence")
@@ -44,8 +45,8 @@ def present(slots: Sequence[int]) -> int:
 
 
 class FusedLIF(torch.autograd.Function):
-    """The fused operators under autograd, in Python: where :func:`node_of` has no C++ for it, and for
-    torch.compile, which traces this.
+    """The fused operators under autograd, in Python: where :func:`node_of` has no C++ for it, and in programs
+    that are compiled or exported, whose graphs hold the operator ``lif``.
 
     Backward recomputes the states from x, so nothing is saved but the inputs and, for long T, the states
     every few dozen steps; or, on request, two bits a step and no x. The ctx-style signature costs a third of
@@ -56,12 +57,9 @@ class FusedLIF(torch.autograd.Function):
     def forward(
         ctx: Any, call: Call, steps: int, every: int, x: Tensor, *given: Tensor
     ) -> tuple[Tensor, ...]:
-        # For torch.compile, which traces this function into a graph of its own: sizes that it may not know
-        # stand beside the call, and the numbers of the call have been made floats before.
         results = run(x, given, call, steps, every)
-        kept = None
-        if every or call.bits:
-            results, kept = results[:-1], results[-1]
+        kept = results[-1] if every or call.bits else None
+        results = results[: len(call.results)]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
         if call.bits:
             x = x.new_empty(()).expand(x.shape)  # a shape without its memory
@@ -99,7 +97,8 @@ def gradients_of(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs of ``FusedLIF.forward``; ``backward`` is called as the operator is."""
     call: Call = ctx.call
-    x, kept, first, *given = ctx.saved_tensors
+    x, kept, first, *rest = ctx.saved_tensors
+    given = list(rest)
     _, _, _, need_x, *needed = ctx.needs_input_grad
     wanted = int(need_x)
     for slot, need in zip(call.slots, needed, strict=True):
@@ -148,6 +147,10 @@ NO_SECOND_DERIVATIVE = (
     "lif_cuda.ReferenceLIF and torch.autograd with create_graph=True where one is needed, or detach the "
     "gradient"
 )
+NO_ONNX = (
+    "ONNX has no operator for the fused LIF; export lif_cuda.ReferenceLIF, which takes the same arguments "
+    "and the same state_dict (or lif_cuda.reference.lif in place of lif_cuda.functional.lif)"
+)
 NO_SECOND_PASS_OF_BITS = (
     "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
 )
@@ -170,29 +173,47 @@ class _NoDoubleBackward(torch.autograd.Function):
         raise NotImplementedError(NO_SECOND_DERIVATIVE)
 
 
-class _DifferentiatedOnce(torch.autograd.Function):
-    """The identity, whose gradient is refused where it is to be differentiated itself."""
+def recorded_in_a_graph(x: Tensor, given: Sequence[Tensor], call: Call, steps: int) -> Sequence[Tensor]:
+    """The results of a call as one node of a graph, of an operator that has a derivative of its own.
 
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor.view_as(tensor) for tensor in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError(NO_SECOND_DERIVATIVE)
-        return grads
+    So nothing in the graph depends on T or on the device: what is kept for backward, and how often, is found
+    out when the graph runs, or when torch.compile takes it apart into forward and backward.
+    """
+    ints = call.ints(present(call.slots), _asked(call, 0))
+    results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, call.floats)
+    return results
 
 
-# torch.compile traces FusedLIF.backward as if gradients were never differentiated again. So that this is
-# noticed nevertheless, what it may not look into goes before: an operator, which adds nothing to the code.
-torch.library.define("lif_cuda::differentiated_once", "(Tensor[] tensors) -> Tensor[]")
-torch.library.impl(
-    "lif_cuda::differentiated_once",
-    "CompositeImplicitAutograd",
-    lambda tensors: list(_DifferentiatedOnce.apply(*tensors)),
-)
-differentiated_once = torch.ops.lif_cuda.differentiated_once.default
+def _lif(
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], steps: int, floats: list[float]
+) -> Sequence[Tensor]:
+    """The operator ``lif`` under autograd."""
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(NO_ONNX)
+    if has_tangent((x, *given)):
+        raise NotImplementedError(NO_FORWARD_MODE)
+    if not (torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (x, *given)])):
+        with below_autograd():
+            results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, floats)
+        return results
+    there, asked, time_dim, time_first, *options = ints
+    slots = tuple([slot for slot in range(_ops.SLOTS) if there >> slot & 1])
+    outputs = asked & ~_ops.OUTPUTS["bits"]
+    names = tuple([name for name, flag in _ops.OUTPUTS.items() if outputs & flag])
+    # An export runs this for the shapes of the results alone; those of what is kept depend on T, and would
+    # tie the program to a range of it.
+    keep = not torch.compiler.is_exporting()
+    bits = keep and asked != outputs
+    every = _ops.checkpoint_interval(x.device.type) if keep and not bits else 0
+    layout = Layout(time_dim, time_first=bool(time_first))
+    call = Call(floats, layout, tuple(options), names, outputs, slots, bits)
+    # A program is called with tensors that lie otherwise than those it was exported with.
+    x = _layout.as_rows(x, time_dim, timed=steps < 0)
+    found: Sequence[Tensor] = FusedLIF.apply(call, steps, every, x, *[t.contiguous() for t in given])
+    return list(found)
+
+
+torch.library.impl("lif_cuda::lif", "Autograd", _lif)
 
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:

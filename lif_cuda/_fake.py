@@ -80,5 +80,13 @@ def _backward(
     return results
 
 
+def _differentiable(
+    x: Tensor, given: Sequence[Tensor], ints: Sequence[int], steps: int, floats: Sequence[float]
+) -> list[Tensor]:
+    present, asked, *others = ints
+    return _forward(x, given, [present, asked & ~_ops.OUTPUTS["bits"], *others], steps, 0, floats)
+
+
+torch.library.register_fake("lif_cuda::lif", _differentiable)
 torch.library.register_fake("lif_cuda::lif_forward", _forward)
 torch.library.register_fake("lif_cuda::lif_backward", _backward)

@@ -102,6 +102,7 @@ HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default
+lif = torch.ops.lif_cuda.lif.default
 
 
 def check_device(x: Tensor) -> None:

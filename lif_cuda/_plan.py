@@ -20,6 +20,7 @@ from ._options import CallOptions
 from ._outputs import OUTPUTS, output_names
 from ._parameters import Parameters, check_parameter
 from ._settled import Settled
+from ._torch_private import is_traced, untraced
 
 
 class Plan(NamedTuple):
@@ -104,6 +105,9 @@ def plan_of(
         return new_plan(x, parameters, membrane, options, settled)
     if known is not None:
         return known
+    if is_traced():
+        with untraced():
+            return new_plan(x, parameters, membrane, options, settled)
     plan = new_plan(x, parameters, membrane, options, settled)
     if len(_PLANS) >= _MOST_PLANS:
         _PLANS.clear()

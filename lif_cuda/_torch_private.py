@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,28 @@ from torch.autograd import forward_ad
 # Whether a transform of torch.func is at work. torch.autograd.Function.apply asks the same, and there is no
 # public way to.
 transforms_are_active = torch._C._are_functorch_transforms_active
+
+
+# Whether torch.jit.trace records what is called. torch.jit.is_tracing asks the same, and takes longer at each
+# call of a layer.
+is_traced = torch._C._is_tracing
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Code that torch.jit.trace does not see, for which sizes are numbers again, and not tensors."""
+    private: Any = torch._C  # whose stubs lack what sets it
+    state = private._get_tracing_state()
+    private._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        private._set_tracing_state(state)
+
+
+# A context in which operators go to the kernels below autograd, as an Autograd kernel needs that has nothing
+# to record; torch has a public one in C++ only.
+below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def backward_is_running() -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _agreement, _layout, _transforms
-from ._autograd import NO_FORWARD_MODE, FusedLIF, differentiated_once, run
+from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
 from ._options import CallOptions, of_call
 from ._outputs import SERIES, outputs_type
@@ -18,7 +18,7 @@ from ._plan import Plan, plan_of
 from ._settled import Settled
 from ._signature import neuron_function
 from ._state import NeuronState, State
-from ._torch_private import has_tangent, is_distributed, transforms_are_active
+from ._torch_private import has_tangent, is_distributed, is_traced, transforms_are_active
 
 
 @neuron_function
@@ -128,7 +128,7 @@ def run_neuron(
         _agreement.check_saved(options, parameters)
     transformed = transforms_are_active()
     results: Sequence[Tensor]
-    if plan.node is not None and type(x) in _PLAIN and not transformed:
+    if plan.node is not None and type(x) in _PLAIN and not (transformed or is_traced()):
         if plan.tabled:
             given.append(plan.table(x))
         results = plan.node(x, given)
@@ -174,7 +174,8 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     differentiate = torch.is_grad_enabled() and (
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
-    if not (differentiate or transformed):
+    traced = torch.compiler.is_exporting() or is_traced()
+    if not (differentiate or transformed or traced):
         return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
@@ -183,8 +184,8 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
         _transforms.check_not_traced()
         results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
         return results[: len(call.results)]
-    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-        x, *given = differentiated_once([x, *given])
+    if traced or torch.compiler.is_compiling():
+        return recorded_in_a_graph(x, given, call, steps)
     recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
     return recorded
 

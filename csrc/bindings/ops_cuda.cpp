@@ -62,6 +62,7 @@ struct Cuda {
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CUDA, m) {
   m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cuda>));
   m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cuda>));
+  m.impl("lif", TORCH_BOX(&lif::bindings::lif<lif::bindings::Cuda>));
 }
 
 const lif::bindings::Direct lif_cuda_direct{&lif::bindings::lif_forward<lif::bindings::Cuda>,

@@ -6,4 +6,5 @@
 STABLE_TORCH_LIBRARY(lif_cuda, m) {
   m.def(lif::bindings::kForwardSchema);
   m.def(lif::bindings::kBackwardSchema);
+  m.def(lif::bindings::kDifferentiableSchema);
 }
