@@ -189,7 +189,7 @@ def test_uv_stops_where_it_hides_the_torch(place: Place) -> None:
 
 
 def test_a_uv_project(place: Place, tmp_path: Path) -> None:
-    """torch stands in the environment already, and is no matter of the project's: another would be fetched."""
+    """torch is in the environment already, and no matter of the project: another would be fetched."""
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "user"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["lif_cuda"]\n'
         f"[tool.uv]\n{UV_PROJECT}\n"
