@@ -23,7 +23,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     found = {name for row in rows for name in row["seconds"]} - {"eager reference"}
     # A layer that equals the neuron of a library stands before it, in its colour.
     names = sorted(found, key=lambda name: (_rival_of(name), not name.startswith(AS)))
-    colours = {rival: f"C{i % 10}" for i, rival in enumerate(dict.fromkeys(map(_rival_of, names)))}
+    colour_of = {rival: f"C{i % 10}" for i, rival in enumerate(dict.fromkeys(map(_rival_of, names)))}
     figure, axes = plt.subplots(figsize=(11, 4.5))
     width = 0.8 / len(names)
     for i, name in enumerate(names):
@@ -36,7 +36,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
             heights,
             width,
             label=name,
-            color=colours[_rival_of(name)],
+            color=colour_of[_rival_of(name)],
             hatch="///" if name.startswith(AS) else None,
         )
     axes.set_xticks([k + 0.4 for k in range(len(rows))], [str(list(row["shape"])) for row in rows])
