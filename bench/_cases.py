@@ -98,9 +98,10 @@ def run_case(
             sound.append(contender)
         else:
             missing[contender.name] = why
+    # A rival whose layer of this project is wrong has nothing to be compared with, and no layer without it.
+    names, wanted = {c.name for c in sound}, {c.beside for c in sound}
+    sound = [c for c in sound if c.beside in names and (c.reference is None or c.name in wanted)]
     beside = {"copy": "lif_cuda"} | {c.name: c.beside for c in sound}
-    # A rival whose layer of this project is wrong has nothing to be compared with.
-    sound = [c for c in sound if c.beside in beside]
     calls: dict[str, Callable[[], object]] = {"copy": copy_of(x, grad, case.training)}
     calls |= {c.name: call_of(c.run, given[c.scale], grad, case.training) for c in sound}
     turns = interleaved(calls, options.seconds, device, yardstick)

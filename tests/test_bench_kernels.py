@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,35 @@ def test_like_is_timed_beside_like() -> None:
             contender.scale,
         )
     assert {c.name for c in found if c.equal} == {name for name in NEAREST if _equals.version(name)}
+
+
+def test_a_rival_is_divided_by_the_layer_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interleaved(calls: dict[str, Callable[[], object]], *_: object) -> _turns.Turns:
+        seconds = {name: [6.0 if name in NEAREST else 2.0 if " as " in name else 1.0] for name in calls}
+        return _turns.Turns(seconds, {name: [True] for name in calls})
+
+    monkeypatch.setattr(_cases, "interleaved", interleaved)
+    options = argparse.Namespace(no_compile=True, no_rivals=False, seconds=0)
+    installed = {name for name in NEAREST if _equals.version(name)}
+    for dtype, rivals in ((torch.float32, installed), (torch.bfloat16, set())):
+        case = _cases.Case(25, 16, 300, dtype, True)
+        row = _cases.run_case(case, options, torch.device("cpu"), _turns.Yardstick(0.01))
+        assert NEAREST.keys() & row["seconds"].keys() == rivals, row["missing"]
+        layers = {f"lif_cuda as {name}" for name in rivals}
+        assert row["seconds"].keys() == {
+            "copy",
+            "lif_cuda",
+            "eager reference",
+            "eager loop",
+            *rivals,
+            *layers,
+        }
+        for name in rivals:
+            assert row["beside"][name] == f"lif_cuda as {name}"
+            assert row["times_of_lif_cuda"][name]["median"] == 3
+            assert row["times_of_lif_cuda"][row["beside"][name]]["median"] == 2
+            assert row["all_turns"][name]["times_of_lif_cuda"]["median"] == 3
+        assert row["times_of_lif_cuda"]["copy"]["median"] == 1
 
 
 @pytest.mark.parametrize("part", ["surrogate", "reset", "learned"])
