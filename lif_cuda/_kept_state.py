@@ -10,7 +10,7 @@ from torch import Tensor
 from ._check import STATE_DTYPES, type_name
 from ._options import CallOptions
 from ._state import NeuronState
-from ._torch_private import backward_is_running, is_traced, transforms_are_active
+from ._torch_private import backward_is_running, makes_a_program, transforms_are_active
 
 
 class KeptState:
@@ -66,7 +66,7 @@ class KeptState:
                 "a stateful layer cannot keep its state under a transform of torch.func (vmap, grad, ...), "
                 "whose tensors do not outlive it; pass the state through the call: stateful=False"
             )
-        if torch.compiler.is_exporting() or is_traced():
+        if makes_a_program():
             raise RuntimeError(
                 "a stateful layer cannot be exported or traced: the program would start each call from the "
                 "same state; pass the state through the call: stateful=False"

@@ -21,6 +21,13 @@ transforms_are_active = torch._C._are_functorch_transforms_active
 is_traced = torch._C._is_tracing
 
 
+def makes_a_program() -> bool:
+    """Whether the call is exported or traced: what it does is to be done again, on other tensors."""
+    if torch.compiler.is_compiling():  # which cannot ask the tracer
+        return torch.compiler.is_exporting()
+    return bool(is_traced())
+
+
 @contextmanager
 def untraced() -> Iterator[None]:
     """Code that torch.jit.trace does not see, for which sizes are numbers again, and not tensors."""

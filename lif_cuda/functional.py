@@ -18,7 +18,7 @@ from ._plan import Plan, plan_of
 from ._settled import Settled
 from ._signature import neuron_function
 from ._state import NeuronState, State
-from ._torch_private import has_tangent, is_distributed, is_traced, transforms_are_active
+from ._torch_private import has_tangent, is_distributed, is_traced, makes_a_program, transforms_are_active
 
 
 @neuron_function
@@ -174,8 +174,8 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     differentiate = torch.is_grad_enabled() and (
         x.requires_grad or any([tensor.requires_grad for tensor in given])
     )
-    traced = torch.compiler.is_exporting() or is_traced()
-    if not (differentiate or transformed or traced):
+    becomes_a_program = makes_a_program()
+    if not (differentiate or transformed or becomes_a_program):
         return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
@@ -184,7 +184,7 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
         _transforms.check_not_traced()
         results: Sequence[Tensor] = _transforms.Forward.apply(call, steps, plan.every, x, *given)
         return results[: len(call.results)]
-    if traced or torch.compiler.is_compiling():
+    if becomes_a_program or torch.compiler.is_compiling():
         return recorded_in_a_graph(x, given, call, steps)
     recorded: Sequence[Tensor] = FusedLIF.apply(call, steps, plan.every, x, *given)
     return recorded
