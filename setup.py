@@ -8,6 +8,9 @@ beside other versions of torch:
     lif_cuda/_node.<abi>.so      pybind11 module, the operators under autograd; beside this very torch
     lif_cuda/_build.<abi>.so     pybind11 module with the facts of the build; no torch
 
+pybind11 is the one in torch's headers. An editable install has them in lif_cuda.libs/, beside the folder
+packages and not in the source, so that they go when it is uninstalled and each environment has its own.
+
 LIF_CUDA_BUILD=auto|cpu|cuda, TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX and MAX_JOBS are read.
 """
 
@@ -41,7 +44,6 @@ def with_headers(flags: list[str], folders: list[str]) -> list[str]:
 
 def extensions(plan: lif_build.Plan) -> list[Extension]:
     """The libraries of this plan."""
-    import pybind11
     from torch.utils import cpp_extension
 
     x86 = platform.machine() in ("x86_64", "AMD64")
@@ -75,7 +77,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
             define_string("LIF_NO_CUDA_BECAUSE", plan.no_cuda_because),
             define_string("LIF_SIMD_LEVELS", ",".join(simd)),
         ],
-        extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, [pybind11.get_include()])},
+        extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},
         **common,
     )
     node = Extension(
@@ -106,6 +108,12 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
     return [kernels, cuda, node, facts]
 
 
+def build_folder(plan: lif_build.Plan) -> str:
+    """A folder for each kind of build: ninja leaves unchanged objects alone there, and two environments can
+    build from one checkout."""
+    return f"build/{plan.kind}-torch-{plan.torch_version}"
+
+
 def commands(plan: lif_build.Plan) -> dict[str, type]:
     """torch's build_ext, with the two things that it cannot be told."""
     from setuptools.command.build_py import build_py
@@ -115,6 +123,26 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
     class BuildLibraries(BuildExtension):
         extensions: list[Extension]
         build_temp: str
+        editable_mode: bool
+
+        def finalize_options(self) -> None:
+            """An editable install compiles where others do, to find their objects; not into the source."""
+            super().finalize_options()
+            self.build_temp = os.path.join(build_folder(plan), f"temp-{sys.implementation.cache_tag}")
+            if self.editable_mode:
+                self.inplace = False
+
+        def get_ext_fullpath(self, ext_name: str) -> str:
+            """Of an editable install: in the wheel, in a folder that it owns."""
+            path = str(super().get_ext_fullpath(ext_name))
+            if not self.editable_mode:
+                return path
+            wheel = self.get_finalized_command("install").install_platlib
+            return os.path.join(wheel, lif_build.facts_module().EDITABLE_FOLDER, os.path.basename(path))
+
+        def get_outputs(self) -> list[str]:
+            """Of an editable install none, which setuptools would look for among the Python files."""
+            return [] if self.editable_mode else list(super().get_outputs())
 
         def get_ext_filename(self, ext_name: str) -> str:
             """Operator libraries are no Python modules: no Python ABI in their names."""
@@ -123,12 +151,12 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
             return str(super().get_ext_filename(ext_name))
 
         def run(self) -> None:
-            """Build; in place, also take away the CUDA half of an earlier build."""
-            message = lif_build.warning(plan)
-            if message is not None:
+            """Build. Take away what an earlier build in place left, which would be loaded instead."""
+            for message in filter(None, (lif_build.warning(plan), lif_build.ninja_warning())):
                 lif_build.say_aloud(message)
-            if self.inplace and plan.nvcc is None:
-                (ROOT / "lif_cuda" / "_kernels_cuda.so").unlink(missing_ok=True)
+            stale = "*.so" if self.editable_mode else "_kernels_cuda.so" if self.inplace else None
+            for library in (ROOT / "lif_cuda").glob(stale) if stale else ():
+                library.unlink()
             super().run()
 
         def build_extensions(self) -> None:
@@ -184,12 +212,10 @@ def main() -> None:
     except lif_build.BuildError as error:
         sys.exit(f"error: {error}")
     lif_build.settle_environment(plan, os.environ)
-    # A folder for each kind of build, so that ninja can leave unchanged objects alone and two
-    # environments can build from one checkout.
     setup(
         ext_modules=extensions(plan),
         cmdclass=commands(plan),
-        options={"build": {"build_base": f"build/{plan.kind}-torch-{plan.torch_version}"}},
+        options={"build": {"build_base": build_folder(plan)}},
     )
 
 

@@ -1,19 +1,24 @@
-"""The neuron by several libraries: one call over T steps each, from x [T, B, N] to spikes [T, B, N].
+"""The plain neuron by several libraries: one call over T steps each, from x [T, B, N] to spikes [T, B, N].
 
-All are LIF neurons with beta 0.9, threshold 1 and a reset by subtraction. Where a library means something
-else by that, the difference is stated, and what it is compared with has it too.
+All are LIF neurons with beta 0.9 or so, threshold 1 and a reset by subtraction. Where a library means
+something else by that, or has no such surrogate, a layer of lif_cuda that means the same stands beside it
+(``_equals.py``): against that one it is verified, and by its time that of the library is divided.
 """
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from _equality import Run, difference, layer_runner, runner
+from _equals import Equal, by_name
+from torch import Tensor, nn
 
+import lif_cuda
 from lif_cuda import functional, reference
 from lif_cuda.surrogate import FastSigmoid, SoftSign
 
@@ -22,7 +27,14 @@ SURROGATE = FastSigmoid(k=10.0)
 # Neuron-steps that are compared with the reference at once.
 PIECE = 1 << 25
 
-Run = Callable[[Tensor], Tensor]
+# What each library has that is nearest to the plain neuron.
+NEAREST = {
+    "snnTorch": "snn.Leaky(beta=0.9, spike_grad=surrogate.fast_sigmoid(10))",
+    "SpikingJelly": "neuron.LIFNode(tau=10.0, decay_input=False, v_reset=None, "
+    'surrogate_function=surrogate.SoftSign(20.0), step_mode="m")',
+    "Norse": "norse.LIFBoxCell(norse.LIFBoxParameters(reset_method=reset.reset_subtract))",
+    "sinabs": "layers.LIF(tau_mem=10.0, norm_input=False, spike_fn=activation.SingleSpike)",
+}
 
 
 @dataclass
@@ -36,7 +48,12 @@ class Contender:
         difference: from the plain neuron, or from the same bits; empty where there is none.
         exact: whether its spikes must equal those of lif_cuda with ``options`` to the last bit.
         setup_seconds: what the first call costs beyond a later one (compiling).
-        learned: those of ``options`` that a gradient is asked for beside that of x.
+        learned: tensors that a gradient is asked for beside that of x; of ``options``, if any are given.
+        scale: what x is multiplied by before it is given to it.
+        beside: the contender of this project that its times are divided by.
+        reference: the same neuron in plain PyTorch; None: the reference with ``options``.
+        equal: for a neuron of another library, the row that says which layer it is verified against.
+        module: that neuron.
     """
 
     name: str
@@ -46,6 +63,11 @@ class Contender:
     exact: bool = True
     setup_seconds: float = 0.0
     learned: tuple[Tensor, ...] = ()
+    scale: float = 1.0
+    beside: str = "lif_cuda"
+    reference: Run | None = None
+    equal: Equal | None = None
+    module: nn.Module | None = None
 
 
 def lif_cuda_fused(x: Tensor) -> Tensor:
@@ -105,41 +127,66 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:120]}"
 
 
-def _snntorch() -> Contender:
-    import snntorch
-    from snntorch import surrogate
+def pair(
+    equal: Equal, name: str, device: torch.device, *, learn: bool = False
+) -> tuple[Contender, Contender]:
+    """The neuron of a library, and beside it the layer of this project that equals it.
 
-    neuron = snntorch.Leaky(BETA, spike_grad=surrogate.fast_sigmoid(10), reset_mechanism="subtract")
+    With ``learn`` the gradients of what the neuron learns are asked of both.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+    theirs, ours = equal.their_neuron().to(device), equal.our_layer().to(device)
+    if not learn:
+        theirs.requires_grad_(False)
+        ours.requires_grad_(False)
+        equal = replace(equal, learned={})
+    names = equal.learned.items()
+    beside = f"lif_cuda as {name}"
+    return (
+        Contender(
+            name,
+            runner(equal.library, theirs),
+            difference="" if equal.exact else "other roundings",
+            exact=equal.exact,
+            learned=tuple(getattr(theirs, place) for place, _ in names),
+            scale=equal.scale,
+            beside=beside,
+            equal=equal,
+            module=theirs,
+        ),
+        Contender(
+            beside,
+            layer_runner(ours),
+            difference=equal.ours,
+            learned=tuple(getattr(ours, place) for _, (place, _) in names),
+            scale=equal.scale,
+            reference=_reference_of(ours),
+        ),
+    )
+
+
+def _reference_of(layer: lif_cuda.LIF) -> Run:
+    """The neuron of a layer by the reference; learned parameters are the layer's own."""
+    names = inspect.signature(reference.lif).parameters.keys() - {"x", "membrane", "return_state"}
 
     def run(x: Tensor) -> Tensor:
-        membrane = neuron.init_leaky().to(x.device)
-        spikes = []
-        for current in x.unbind(0):
-            spike, membrane = neuron(current, membrane)
-            spikes.append(spike)
-        return torch.stack(spikes)
+        options: dict[str, Any] = {name: getattr(layer, name) for name in names}
+        spikes: Tensor = reference.lif(x, return_state=False, **options)
+        return spikes
 
-    options = {"strict": True, "delay_reset": True, "detach_reset": True}
-    return Contender("snnTorch", run, options, "fires above the threshold, resets at the next step")
+    return run
 
 
 def spikingjelly(x: Tensor) -> Contender:
-    """At its best setting for tensors like ``x``.
+    """At its best setting for tensors like ``x``, compared with the reference.
 
     Since its version 2 it chooses its kernels itself, on CUDA Triton's. With 16 bits it would keep its
     state in them and run a loop of plain operators, ten times as long; told what its neurons store, it
     computes in fp32 and runs its kernels there too.
     """
-    from spikingjelly.activation_based import functional as sj
-    from spikingjelly.activation_based import neuron, surrogate
-
-    node = neuron.LIFNode(
-        tau=1 / (1 - BETA),
-        decay_input=False,
-        v_reset=None,
-        surrogate_function=surrogate.SoftSign(20.0),
-        step_mode="m",
-    )
+    node = by_name(NEAREST["SpikingJelly"]).their_neuron()
     difference = "v - v / tau for beta * v: other roundings"
     storage = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(x.dtype)
     if x.is_cuda and storage is not None:
@@ -147,54 +194,19 @@ def spikingjelly(x: Tensor) -> Contender:
 
         prepare_model_for_precision(node, x.device, {"neuron_storage": storage})
         difference += f"; neuron_storage={storage!r}"
-
-    def run(x: Tensor) -> Tensor:
-        sj.reset_net(node)
-        spikes: Tensor = node(x)
-        return spikes
-
     options = {"surrogate": SoftSign(alpha=20.0)}
-    return Contender("SpikingJelly", run, options, difference, exact=False)
+    return Contender("SpikingJelly", runner("SpikingJelly", node), options, difference, exact=False)
 
 
-def _norse() -> Contender:
-    from norse.torch.functional.lif_box import (
-        LIFBoxFeedForwardState,
-        LIFBoxParameters,
-        lif_box_feed_forward_step,
-    )
-    from norse.torch.functional.reset import reset_subtract
-
-    rate = torch.tensor(100.0)
-    parameters = LIFBoxParameters(tau_mem_inv=rate, v_th=torch.tensor(1.0), reset_method=reset_subtract)
+def variant(name: str, learned: Sequence[Tensor] = (), **options: Any) -> Contender:
+    """A neuron of this project with other options than the plain one."""
+    arguments: dict[str, Any] = {"beta": BETA, "surrogate": SURROGATE} | options
 
     def run(x: Tensor) -> Tensor:
-        state = LIFBoxFeedForwardState(v=torch.zeros_like(x[0]))
-        spikes = []
-        for current in (x * 10).unbind(0):
-            spike, state = lif_box_feed_forward_step(current, state, parameters, dt=0.001)
-            spikes.append(spike)
-        return torch.stack(spikes)
-
-    return Contender("Norse", run, {"strict": True}, "v + dt / tau * (x - v): other roundings", exact=False)
-
-
-def _sinabs() -> Contender:
-    import math
-
-    from sinabs import activation, layers
-
-    def run(x: Tensor) -> Tensor:
-        layer = layers.LIF(
-            tau_mem=torch.tensor(-1 / math.log(BETA)),
-            norm_input=False,
-            spike_fn=activation.SingleSpike,
-            reset_fn=activation.MembraneSubtract(),
-        )
-        spikes: Tensor = layer(x.transpose(0, 1)).transpose(0, 1)
+        spikes: Tensor = functional.lif(x, **arguments)[0]
         return spikes
 
-    return Contender("sinabs", run, {}, "batch first; exp(-1 / tau) for beta: other roundings", exact=False)
+    return Contender(name, run, options, learned=tuple(learned))
 
 
 def contenders(case_x: Tensor, *, compile_loop: bool, rivals: bool) -> tuple[list[Contender], dict[str, str]]:
@@ -212,20 +224,29 @@ def contenders(case_x: Tensor, *, compile_loop: bool, rivals: bool) -> tuple[lis
             missing["torch.compile"] = reason(error)
     else:
         missing["torch.compile"] = "not asked for at this length: it unrolls the loop"
-    for name, make in (
-        ("snnTorch", _snntorch),
-        ("SpikingJelly", lambda: spikingjelly(case_x)),
-        ("Norse", _norse),
-        ("sinabs", _sinabs),
-    ):
+    for library, theirs in NEAREST.items():
         if not rivals:
-            missing[name] = "not asked for"
+            missing[library] = "not asked for"
             continue
         try:
-            found.append(make())
+            found += pair(by_name(theirs), library, case_x.device)
         except Exception as error:
-            missing[name] = reason(error)
+            missing[library] = reason(error)
     return found, missing
+
+
+def fault(contender: Contender, x: Tensor, grad: Tensor, training: bool) -> str | None:
+    """Why a contender may not be timed, ``grad`` being the gradient of its spikes; None: it may.
+
+    A neuron of another library is verified against the layer that its times are divided by, any other against
+    the reference: with its gradients if these are timed.
+    """
+    if contender.equal is None or contender.module is None:
+        return wrong(contender, x) or (wrong_gradients(contender, x, grad) if training else None)
+    try:
+        return difference(contender.equal, contender.module, x, grad).fault(contender.exact)
+    except Exception as error:
+        return reason(error)
 
 
 def wrong(contender: Contender, x: Tensor) -> str | None:
@@ -275,6 +296,8 @@ def wrong_gradients(contender: Contender, x: Tensor, grad: Tensor) -> str | None
 
 def _reference(contender: Contender, x: Tensor) -> Tensor:
     """Spikes of the contender's neuron by the reference."""
+    if contender.reference is not None:
+        return contender.reference(x)
     neuron: dict[str, Any] = {"beta": BETA, "surrogate": SURROGATE} | contender.options
     spikes: Tensor = reference.lif(x, return_state=False, **neuron)
     return spikes

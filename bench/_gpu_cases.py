@@ -8,24 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from _contenders import (
-    BETA,
     PIECE,
-    SURROGATE,
     Contender,
     compiled,
     lif_cuda_fused,
     plain_loop,
     reason,
     spikingjelly,
+    variant,
 )
 from _gpu_timing import at_most
 from torch import Tensor
 
-from lif_cuda import functional
 from lif_cuda.surrogate import Rectangle
 
 # What a rival may take at most to be compiled or to choose its kernels, forward and backward together.
@@ -153,17 +150,6 @@ def _rival(name: str, x: Tensor, grad: Tensor) -> Contender:
     leaf = x.detach().requires_grad_()
     torch.autograd.grad(rival.run(leaf), leaf, grad)
     return replace(rival, setup_seconds=time.perf_counter() - began)
-
-
-def variant(name: str, learned: Sequence[Tensor] = (), **options: Any) -> Contender:
-    """A neuron of this project with other options than the plain one."""
-    arguments: dict[str, Any] = {"beta": BETA, "surrogate": SURROGATE} | options
-
-    def run(x: Tensor) -> Tensor:
-        spikes: Tensor = functional.lif(x, **arguments)[0]
-        return spikes
-
-    return Contender(name, run, options, learned=tuple(learned))
 
 
 def _spread(low: float, high: float, count: int, x: Tensor) -> Tensor:

@@ -10,11 +10,20 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+AS = "lif_cuda as "
+
+
+def _rival_of(name: str) -> str:
+    return name.removeprefix(AS)
+
 
 def draw(results: dict[str, Any], folder: Path) -> None:
     """Bars against rivals, and cost against T and neurons."""
     rows = [row for row in results["cases"] if row["dtype"] == "torch.float32" and row["training"]]
-    names = sorted({name for row in rows for name in row["seconds"]} - {"eager reference"})
+    found = {name for row in rows for name in row["seconds"]} - {"eager reference"}
+    # A layer that equals the neuron of a library stands before it, in its colour.
+    names = sorted(found, key=lambda name: (_rival_of(name), not name.startswith(AS)))
+    colour_of = {rival: f"C{i % 10}" for i, rival in enumerate(dict.fromkeys(map(_rival_of, names)))}
     figure, axes = plt.subplots(figsize=(11, 4.5))
     width = 0.8 / len(names)
     for i, name in enumerate(names):
@@ -22,7 +31,14 @@ def draw(results: dict[str, Any], folder: Path) -> None:
             row["seconds"].get(name, {"median": float("nan")})["median"] / row["neuron_steps"] * 1e9
             for row in rows
         ]
-        axes.bar([k + i * width for k in range(len(rows))], heights, width, label=name)
+        axes.bar(
+            [k + i * width for k in range(len(rows))],
+            heights,
+            width,
+            label=name,
+            color=colour_of[_rival_of(name)],
+            hatch="///" if name.startswith(AS) else None,
+        )
     axes.set_xticks([k + 0.4 for k in range(len(rows))], [str(list(row["shape"])) for row in rows])
     axes.set_yscale("log")
     axes.set_ylabel("ns a neuron-step, forward + backward")

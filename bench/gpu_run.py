@@ -62,7 +62,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="bench/gpu.sh",
         description="The whole check on a machine with a CUDA device, in eight minutes: "
         "build, tests, sanitizers, times, and which targets are reached.",
-        epilog="Needs torch with CUDA, nvcc, compute-sanitizer, setuptools, ninja, pybind11, numpy, pytest "
+        epilog="Needs torch with CUDA, nvcc, compute-sanitizer, setuptools, ninja, numpy, pytest "
         "and pytest-xdist, and no network. Stages, in order: " + ", ".join(NAMES) + ".",
         allow_abbrev=False,
     )

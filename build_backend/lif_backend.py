@@ -1,22 +1,31 @@
 """PEP 517 and PEP 660 build backend: setuptools, built against the torch already installed.
 
-pip builds in an isolated environment without the packages around it. A torch named as a build
-requirement would be downloaded there (several GB), and the extension would be built against that
-one and not against the one it will run beside. But ``sysconfig`` still names the outer
-environment's site-packages, so this module finds the torch there and appends that folder to
-``sys.path``: last, so that the isolated build requirements win over what else lies in it.
+An isolated build does not see the packages of the environment that it builds for. A torch named as a
+build requirement would be downloaded (several GB), and the libraries would be built against that one and
+not against the one they will run beside. So this module looks for the outer environment's torch and
+appends its folder to ``sys.path``: last, so that the isolated build requirements win over what else lies
+there. Where the outer environment cannot be found, the build stops and says what to do.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import site
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from pathlib import Path
 
-from setuptools import build_meta
+try:
+    from setuptools import build_meta
+except ImportError:
+    sys.exit(
+        "error: a build of lif_cuda without isolation needs setuptools in the environment, and ninja to be "
+        "fast. Run `pip install setuptools ninja`, or `uv pip install setuptools ninja`, and build again."
+    )
 
 TORCH_MINIMUM = (2, 11)
 TORCH_REQUIREMENT = "torch>=2.11"
@@ -24,14 +33,34 @@ TORCH_REQUIREMENT = "torch>=2.11"
 ConfigSettings = Mapping[str, str | list[str] | None] | None
 
 
-def outer_folders() -> list[str]:
-    """Site-packages of the environment that pip was started in, the most specific first."""
-    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    # Those of the base installation too, where the environment was made to see it.
-    folders += site.getsitepackages()
-    if sys.prefix == sys.base_prefix:
-        folders.append(site.getusersitepackages())
-    return list(dict.fromkeys(folders))
+def isolated_by_pip() -> bool:
+    """Whether pip isolates this build: it runs the outer Python, and takes its packages off ``sys.path``."""
+    own = os.path.realpath(sysconfig.get_path("purelib"))
+    return own not in map(os.path.realpath, sys.path)
+
+
+def outer_python() -> str | None:
+    """The Python of the environment that an isolated build is for.
+
+    None where the build is not isolated, and where the outer environment left no trace: uv does not tell.
+    """
+    if isolated_by_pip():
+        return sys.executable
+    # `python -m build` makes an environment of this name, and venv writes down which Python asked for it.
+    settings = Path(sys.prefix, "pyvenv.cfg")
+    if not Path(sys.prefix).name.startswith("build-env-") or not settings.is_file():
+        return None
+    maker = re.search(r"^command = (.+?) -m venv ", settings.read_text(encoding="utf-8"), re.MULTILINE)
+    return maker[1] if maker else None
+
+
+def folders_of(python: str) -> list[str]:
+    """Where ``python`` finds its packages, without what the isolation of this build put into its way."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}
+    command = [python, "-P", "-c", "import json, sys; print(json.dumps(sys.path))"]
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    folders: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return folders
 
 
 def holds_torch(folder: str) -> bool:
@@ -57,12 +86,37 @@ def make_torch_importable(importable: list[str], outer: Iterable[str]) -> bool:
     return False
 
 
-_TORCH_FOUND = make_torch_importable(sys.path, outer_folders())
+_OUTER_PYTHON = outer_python()
+_TORCH_FOUND = make_torch_importable(sys.path, folders_of(_OUTER_PYTHON) if _OUTER_PYTHON else [])
+
+
+def no_torch_message(outer: str | None) -> str:
+    """Why a build stops that would otherwise take another torch than the installed one."""
+    if outer is not None:
+        return (
+            f"lif_cuda is built against the torch that is installed, and the environment of {outer} has no "
+            f"{TORCH_REQUIREMENT}. Remedy: install torch there, and build again."
+        )
+    return (
+        f"lif_cuda is built against the torch that is installed, and no {TORCH_REQUIREMENT} can be seen from "
+        "this build. Remedy: install torch, setuptools and ninja, and build without isolation: "
+        "`uv pip install --no-build-isolation .`, `pip install --no-build-isolation .` or "
+        "`python -m build --wheel --no-isolation`. In a uv project set "
+        '`no-build-isolation-package = ["lif_cuda"]` under [tool.uv].'
+    )
 
 
 def get_requires_for_build_wheel(config_settings: ConfigSettings = None) -> list[str]:
-    """torch, where there is none; setuptools, ninja and pybind11 stand in pyproject.toml."""
-    return [] if _TORCH_FOUND else [TORCH_REQUIREMENT]
+    """torch, for pip where there is none; setuptools and ninja stand in pyproject.toml.
+
+    pip then installs the same torch beside lif_cuda, which depends on it. Others may not, or there may be
+    one that cannot be seen from here: the build stops.
+    """
+    if _TORCH_FOUND:
+        return []
+    if isolated_by_pip():
+        return [TORCH_REQUIREMENT]
+    sys.exit(f"error: {no_torch_message(_OUTER_PYTHON)}")
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

@@ -190,8 +190,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
     except ImportError as error:
         raise BuildError(
             f"torch cannot be imported ({error}); a build without isolation needs torch>=2.11, "
-            "setuptools, ninja and pybind11 installed beforehand: pip install 'torch>=2.11' "
-            "setuptools ninja pybind11"
+            "setuptools and ninja installed beforehand: pip install 'torch>=2.11' setuptools ninja"
         ) from error
 
     def look_for_nvcc() -> Nvcc | None:
@@ -210,6 +209,16 @@ def warning(plan: Plan) -> str | None:
         plan.torch_version, plan.torch_cuda, plan.no_cuda_because
     )
     return message
+
+
+def ninja_warning() -> str | None:
+    """What to say aloud where there is no ninja; None where there is."""
+    if shutil.which("ninja") is not None:
+        return None
+    return (
+        "lif_cuda is built without ninja: each library compiles one file after the other, which is slow, and "
+        "the next build starts from nothing. Remedy: `pip install ninja` or `uv pip install ninja`."
+    )
 
 
 def say_aloud(message: str) -> None:

@@ -2,7 +2,8 @@
 
 from . import _fake as _fake
 from . import functional, models, surrogate
-from ._check import NeuronState
+from ._module import reset_states
+from ._state import NeuronState
 from .decay import decay_of
 from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
 from .reference import ReferenceLIF
@@ -19,5 +20,6 @@ __all__ = [
     "decay_of",
     "functional",
     "models",
+    "reset_states",
     "surrogate",
 ]

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _build_facts, _layout, _ops
 from ._layout import Layout
 from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
+from ._outputs import SERIES
+from ._torch_private import below_autograd, has_tangent
 
-SERIES = ("spikes", "trace", "trace_before_reset")
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
 NOT_DIFFERENTIABLE = ("total", "silence")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
@@ -190,19 +190,17 @@ def _lif(
     """The operator ``lif`` under autograd."""
     if torch.onnx.is_in_onnx_export():
         raise NotImplementedError(NO_ONNX)
-    if forward_ad._current_level >= 0:
-        for tensor in (x, *given):
-            if forward_ad.unpack_dual(tensor).tangent is not None:
-                raise NotImplementedError(NO_FORWARD_MODE)
+    if has_tangent((x, *given)):
+        raise NotImplementedError(NO_FORWARD_MODE)
     if not (torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (x, *given)])):
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, floats)
         return results
     there, asked, time_dim, time_first, *options = ints
     slots = tuple([slot for slot in range(_ops.SLOTS) if there >> slot & 1])
     outputs = asked & ~_ops.OUTPUTS["bits"]
     names = tuple([name for name, flag in _ops.OUTPUTS.items() if outputs & flag])
-    # An export runs this for the shapes of the results alone. Those of what is kept depend on T, and would
+    # An export runs this for the shapes of the results alone; those of what is kept depend on T, and would
     # tie the program to a range of it.
     keep = not torch.compiler.is_exporting()
     bits = keep and asked != outputs

@@ -17,6 +17,9 @@ from typing import TypedDict, cast
 
 _KERNELS = "_kernels.so"
 _KERNELS_CUDA = "_kernels_cuda.so"
+# Where an editable install has its libraries, in site-packages. No name of a package, so that nothing is
+# imported from it.
+EDITABLE_FOLDER = "lif_cuda.libs"
 
 
 class Facts(TypedDict):
@@ -39,15 +42,18 @@ class Facts(TypedDict):
 def library_folder() -> Path:
     """The folder with the compiled libraries.
 
-    That is the package's own, but for one case: Python started in the source folder imports the
-    package from there, and ``pip install .`` put the libraries into the installed copy.
+    That is the package's own, but for two cases. An editable install imports the package from the source
+    folder, and its libraries lie in site-packages. And Python started in the source folder imports the
+    package from there, when ``pip install .`` put the libraries into the installed copy.
 
     Raises:
         ImportError: nothing was compiled.
     """
     own = Path(__file__).resolve().parent
     installed = (
-        Path(str(found.locate_file("lif_cuda"))) for found in metadata.distributions(name="lif_cuda")
+        Path(str(found.locate_file(name)))
+        for found in metadata.distributions(name="lif_cuda")
+        for name in (EDITABLE_FOLDER, "lif_cuda")
     )
     for folder in (own, *installed):
         if (folder / _KERNELS).is_file():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import _ops
 from ._check import STATE_DTYPES
+from ._outputs import SERIES
 
 
 def _features(x: Tensor, time_dim: int, steps: int) -> tuple[list[int], int]:
@@ -36,7 +37,7 @@ def _forward(
     for name, flag in _ops.OUTPUTS.items():
         if not outputs & flag:
             continue
-        if name in ("spikes", "trace", "trace_before_reset"):
+        if name in SERIES:
             results.append(_series(x, features, length, 0 if time_first else time_dim))
         elif name == "total":
             results.append(x.new_empty([], dtype=torch.int64))

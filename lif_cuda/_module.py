@@ -7,46 +7,23 @@ other by its name alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Self, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from . import _check, decay
-from ._check import CallOptions, NeuronState, Output, Parameters, Reset, Save, Settled
-from .surrogate import FastSigmoid, Surrogate
-
-DEFAULT_SURROGATE = FastSigmoid(k=10.0)
-
-Bound = Literal["sigmoid", "clamp"]
-# The parameters that have to stay in [0, 1].
-_DECAYS = ("beta", "alpha", "rho")
-
-
-def _shape(num_neurons: int | Sequence[int] | None) -> tuple[int, ...]:
-    if num_neurons is None:
-        return ()
-    sizes = tuple(num_neurons) if isinstance(num_neurons, Sequence) else (num_neurons,)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"num_neurons must be an int, a shape of ints or None, got {num_neurons!r}")
-        if size < 1:
-            raise ValueError(f"num_neurons must be at least 1, got {num_neurons!r}")
-    return sizes
+from . import _agreement, _check, _saved
+from ._kept_state import KeptState, checked_start, detached
+from ._layer_parameters import LayerParameters, beta_of
+from ._options import LAYER_FLAGS, CallOptions, LayerChoices, LayerOptions, of_layer
+from ._outputs import outputs_type
+from ._parameters import Parameters
+from ._settled import Settled
+from ._signature import layer_constructor
+from ._state import NeuronState, State, state_names
+from .surrogate import Surrogate
 
 
-def _backward_is_running() -> bool:
-    """Whether this call is part of a backward pass: a recomputation under activation checkpointing.
-
-    torch.compile cannot ask and breaks its graph here; it need not where there are no gradients, and so no
-    recomputations.
-    """
-    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
-        return False
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-class LIFModule(nn.Module):
+class LIFModule(LayerParameters):
     """Base of :class:`lif_cuda.LIF` (fused) and :class:`lif_cuda.ReferenceLIF` (plain PyTorch).
 
     Args:
@@ -63,7 +40,10 @@ class LIFModule(nn.Module):
             ``"exp"`` or ``"euler"``: see :func:`lif_cuda.decay_of`.
         bound: how the decays beta, alpha and rho stay in [0, 1] when they are learned. ``"sigmoid"``: stored
             as their logit (``beta_logit``), so that they stay inside (0, 1); ``"clamp"``: stored as they are
-            and clamped when used, without a gradient outside, as in snnTorch.
+            and clamped when used, without a gradient outside, as in snnTorch. In a module of 16 bits the
+            logit of 0.999 can be stored, and 0.999 itself cannot: bfloat16 has none between 0.996 and 1.
+        threshold_bound: how a learned threshold stays above 0, below which a neuron fires for ever.
+            ``"exp"``: stored as its logarithm (``threshold_log``); None: stored as it is, without a bound.
         steps: the number of time steps T of a constant input (x then has no time axis). None: x
             has a time axis, or ``steps`` is given to the call.
         time_dim: the time axis of x and of outputs with one.
@@ -80,9 +60,13 @@ class LIFModule(nn.Module):
         save_state: let the state be part of the state_dict.
         device, dtype: of the parameters.
 
-    Attributes of the state_dict: ``NAME_logit`` for a learned decay through a sigmoid, else ``NAME_values``
-    for a parameter that is learned or was given as a tensor; with ``save_state`` the state. Numbers are
-    options and are not saved.
+    Entries of the state_dict: ``NAME_logit`` for a learned decay through a sigmoid, ``threshold_log`` for a
+    threshold through an exponential, else ``NAME_values`` for a parameter that is learned or was given as a
+    tensor; ``_extra_state``, the numbers by which the neuron fires, which loading takes over (float64, see
+    ``lif_cuda/_saved.py``; a file without them loads as well); with ``save_state`` ``state_NAME``.
+
+    An option of the calls can be set on the layer (``layer.surrogate = ...``), and is checked as in the
+    constructor; so can ``stateful``, ``detach_state``, ``save_state``, and a parameter that is a number.
 
     Raises:
         TypeError, ValueError: an option is not what is described above; the message names it.
@@ -90,355 +74,180 @@ class LIFModule(nn.Module):
 
     _lif: ClassVar[Callable[..., Any]]
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
         beta: float | Tensor | None = None,
         threshold: float | Tensor = 1.0,
-        *,
-        learn_beta: bool = False,
-        learn_threshold: bool = False,
-        tau: float | Tensor | None = None,
-        dt: float | None = None,
-        decay: str | None = None,
-        bound: Bound = "sigmoid",
-        steps: int | None = None,
-        time_dim: int = 0,
-        channel_dim: int | None = None,
-        return_state: bool = True,
-        save: Save = "input",
-        output: Output = "spikes",
-        reset: Reset = "subtract",
-        v_reset: float | Tensor = 0.0,
-        learn_v_reset: bool = False,
-        delay_reset: bool = False,
-        detach_reset: bool = False,
-        strict: bool = False,
-        gain: float | Tensor = 1.0,
-        learn_gain: bool = False,
-        decay_input: bool = False,
-        rest: float = 0.0,
-        alpha: float | Tensor | None = None,
-        learn_alpha: bool = False,
-        kappa: float | Tensor | None = None,
-        learn_kappa: bool = False,
-        rho: float | Tensor | None = None,
-        learn_rho: bool = False,
-        refractory: int = 0,
-        surrogate: Surrogate = DEFAULT_SURROGATE,
-        stateful: bool = False,
-        detach_state: bool = True,
-        save_state: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[LayerOptions],
     ) -> None:
-        super().__init__()
-        learned = {
-            "beta": learn_beta,
-            "threshold": learn_threshold,
-            "v_reset": learn_v_reset,
-            "gain": learn_gain,
-            "alpha": learn_alpha,
-            "kappa": learn_kappa,
-            "rho": learn_rho,
-        }
-        for name, flag in (
-            *((f"learn_{name}", flag) for name, flag in learned.items()),
-            ("stateful", stateful),
-            ("detach_state", detach_state),
-            ("save_state", save_state),
-        ):
-            _check.check_flag(name, flag)
-        _check.check_choice("bound", bound, ("sigmoid", "clamp"))
-        self.options = CallOptions(
-            steps,
-            time_dim,
-            channel_dim,
-            output,
-            reset,
-            delay_reset,
-            detach_reset,
-            strict,
-            decay_input,
-            rest,
-            refractory,
-            surrogate,
-            return_state,
-            save,
-        )
-        _check.check_options(self.options)
-        if isinstance(output, tuple):
-            _check.outputs_type(output)  # torch.compile would make one of its own
-        given = Parameters(_beta(beta, tau, dt, decay), threshold, v_reset, gain, alpha, kappa, rho)
-        _check.check_pairs(self.options, given)
-        if learn_v_reset and reset != "zero":
-            raise ValueError(f"learn_v_reset needs reset='zero', and reset is {reset!r}")
-        for name, flag in (("learn_beta", learn_beta), ("learn_gain", learn_gain)):
-            if flag and save == "bits":
-                raise ValueError(
-                    f"{name} must be False with save='bits', which keeps neither x nor the membrane; use "
-                    "save='input'"
-                )
-        if learn_gain and decay_input:
-            raise ValueError("learn_gain must be False with decay_input, which makes the gain 1 - beta")
-        self.num_neurons = _shape(num_neurons)
-        self.bound: Bound = bound
-        self.learned = tuple(name for name, flag in learned.items() if flag)
-        self.stateful = stateful
-        self.detach_state = detach_state
-        self.save_state = save_state
+        parameters, of_calls, choices = of_layer(type(self).__name__, threshold, options)
+        of_calls = _agreement.check_options(of_calls)
+        parameters = parameters._replace(beta=beta_of(beta, choices))
+        _agreement.check_with_parameters(of_calls, parameters)
+        _agreement.check_learned(of_calls, choices.learned())
+        super().__init__(num_neurons, parameters, choices)
+        self.bound = choices.bound
+        self.threshold_bound = choices.threshold_bound
+        self.stateful = choices.stateful
+        self.detach_state = choices.detach_state
+        self.save_state = choices.save_state
+        self._kept = KeptState()
+        self._settle(of_calls)
 
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._numbers: dict[str, float | None] = {}
-        for name, value in given._asdict().items():
-            self._make(name, value, factory)
-        names = Parameters._fields
-        self._tensors = tuple(i for i, name in enumerate(names) if name not in self._numbers)
-        # A tensor's place holds None, until a call fills it.
-        self._constants = Parameters._make([self._numbers.get(name) for name in names])
+    # Options and parameters.
+
+    @property
+    def options(self) -> CallOptions:
+        """The options of the layer's calls."""
+        return self._settled.options
+
+    def _settle(self, options: CallOptions, numbers: Parameters | None = None) -> None:
+        """Let these checked options, and numbers, be those of the calls to come."""
+        if numbers is not None:
+            self._numbers = numbers
+        if isinstance(options.output, tuple):
+            outputs_type(options.output)  # torch.compile would make one of its own
         # The surrogates of this package do not change; one of a user's own may.
-        for_good = type(surrogate).__module__ == Surrogate.__module__
-        self._settled = Settled(self.options, self._tensors, for_good)
-        # For recomputations: the state before the last call, and the calls since the last recomputation; 2
-        # stands for more, since torch.compile makes code for each number.
-        self._before: NeuronState | None = None
-        self._calls = 0
-        self._recomputed = False
-        for name in self._states() if stateful else ():
-            self.register_buffer(f"state_{name}", None, persistent=save_state)
+        for_good = type(options.surrogate).__module__ == Surrogate.__module__
+        self._settled = Settled(options, self._tensors, self.num_neurons, for_good)
 
-    # Parameters.
-
-    def _make(self, name: str, value: float | Tensor | None, factory: dict[str, Any]) -> None:
-        """Keep a parameter as a number, a buffer or something to learn."""
-        learn = name in self.learned
-        if value is None:
-            if name not in ("alpha", "kappa", "rho"):
-                raise TypeError(f"{name} must be a number or a tensor, got None")
-            if learn:
-                raise ValueError(f"learn_{name} was given without {name}; give it a value to start from")
-            self._numbers[name] = None
-            return
-        low, high = _range(name, value)
-        if name in _DECAYS and not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
-        if not learn:
-            if isinstance(value, Tensor):
-                self.register_buffer(f"{name}_values", self._initial(name, value, factory))
-            else:
-                self._numbers[name] = float(value)
-            return
-        if name in _DECAYS and self.bound == "sigmoid":
-            if low <= 0.0 or high >= 1.0:
-                raise ValueError(
-                    f"{name} must lie inside (0, 1) to be learned, because it is stored as its logit, "
-                    f"got values from {low:g} to {high:g}; start from 0.999 or so, set bound='clamp', "
-                    f"or learn_{name}=False"
-                )
-            logit = torch.logit(self._initial(name, value, factory))
-            self.register_parameter(f"{name}_logit", nn.Parameter(logit))
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_settled" in self.__dict__ and name in _KNOWN:
+            self._set_option(name, value)
         else:
-            values = self._initial(name, value, factory)
-            self.register_parameter(f"{name}_values", nn.Parameter(values))
+            super().__setattr__(name, value)
 
-    def _initial(self, name: str, value: float | Tensor, factory: dict[str, Any]) -> Tensor:
-        """The start of a parameter: a number filled in for each neuron, or the tensor given."""
-        if not isinstance(value, Tensor):
-            return torch.full(self.num_neurons, value, **factory)
-        if self.num_neurons and tuple(value.shape) not in ((), self.num_neurons):
-            raise ValueError(
-                f"{name} must have the shape of num_neurons, {self.num_neurons}, or none at all, "
-                f"got {tuple(value.shape)}"
-            )
-        value = value.detach().to(**{k: v for k, v in factory.items() if v is not None})
-        return value.expand(self.num_neurons or value.shape).clone()
+    def _set_option(self, name: str, value: Any) -> None:
+        """Change an option as if the layer had been made with it, or raise."""
+        if name in CallOptions._fields:
+            options = _agreement.check_options(self.options._replace(**{name: value}))
+            _agreement.check_with_parameters(options, self._numbers_or_stand_ins())
+            _agreement.check_learned(options, self.learned)
+            self._settle(options)
+        elif name in Parameters._fields:
+            numbers = self._with_number(name, value)
+            stand_ins = self._numbers_or_stand_ins()._replace(**{name: value})
+            _agreement.check_with_parameters(self.options, stand_ins)
+            self._settle(self.options, numbers)
+        elif name in LAYER_FLAGS:
+            object.__setattr__(self, name, _check.check_flag(name, value))
+            if not self.stateful:
+                self._kept.reset()
+        else:
+            remedy = "call .to()" if name in ("device", "dtype") else f"make a layer with {name}={value!r}"
+            raise AttributeError(f"{name} cannot be set on a layer that is made; {remedy}")
 
-    def _parameter(self, name: str) -> float | Tensor | None:
-        if name in self._numbers:
-            return self._numbers[name]
-        if name in _DECAYS and name in self.learned:
-            if self.bound == "sigmoid":
-                return torch.sigmoid(self._stored(f"{name}_logit"))
-            return torch.clamp(self._stored(f"{name}_values"), 0, 1)
-        return self._stored(f"{name}_values")
+    def _numbers_or_stand_ins(self) -> Parameters:
+        """The parameters for checks that ask which there are: NaN stands for a tensor."""
+        values: list[Any] = [*self._numbers]
+        for at in self._tensors:
+            values[at] = float("nan")
+        return Parameters(*values)
 
-    def _stored(self, name: str) -> Tensor:
-        """The parameter or buffer of this name, without a search of the class: 5 us of a small layer's 29."""
-        found: Tensor | None = self._parameters.get(name)
-        if found is None:
-            found = self._buffers.get(name)
-        if found is None:
-            found = getattr(self, name)  # torch.nn.utils.parametrize and its like put it elsewhere
-        return found
+    def __getattr__(self, name: str) -> Any:
+        settled = self.__dict__.get("_settled")
+        if settled is not None:
+            if name in CallOptions._fields:
+                return getattr(settled.options, name)
+            if name in Parameters._fields:
+                return self._parameter(name)
+            if name.startswith("learn_") and name in LayerChoices._fields:
+                return name.removeprefix("learn_") in self.learned
+        return super().__getattr__(name)
 
-    @property
-    def beta(self) -> float | Tensor:
-        """The membrane decay in use: a number, or a tensor (through its bound, if learned)."""
-        return self._parameter("beta")  # type: ignore[return-value]
-
-    @property
-    def threshold(self) -> float | Tensor:
-        """The threshold in use: a number or a tensor."""
-        return self._parameter("threshold")  # type: ignore[return-value]
-
-    @property
-    def v_reset(self) -> float | Tensor:
-        """The membrane after a reset to "zero": a number or a tensor."""
-        return self._parameter("v_reset")  # type: ignore[return-value]
-
-    @property
-    def gain(self) -> float | Tensor:
-        """The factor of the input: a number or a tensor."""
-        return self._parameter("gain")  # type: ignore[return-value]
-
-    @property
-    def alpha(self) -> float | Tensor | None:
-        """The decay of the synaptic current: a number or a tensor; None without such a current."""
-        return self._parameter("alpha")
-
-    @property
-    def kappa(self) -> float | Tensor | None:
-        """The strength of the threshold's adaptation: a number or a tensor; None without one."""
-        return self._parameter("kappa")
-
-    @property
-    def rho(self) -> float | Tensor | None:
-        """The decay of the threshold's adaptation: a number or a tensor; None without one."""
-        return self._parameter("rho")
-
-    @property
-    def learn_beta(self) -> bool:
-        """Whether the membrane decay is learned."""
-        return "beta" in self.learned
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *CallOptions._fields, *Parameters._fields]
 
     # State.
 
     def _states(self) -> tuple[str, ...]:
-        return _check.state_names(self.options, Parameters(*map(self._presence, Parameters._fields)))
-
-    def _presence(self, name: str) -> Any:
-        """Something that is None where the neuron has no such parameter, at no cost."""
-        return self._numbers.get(name, 0.0)
+        return state_names(self.options, self._numbers_or_stand_ins())
 
     @property
-    def state(self) -> Tensor | NeuronState | None:
+    def state(self) -> State | None:
         """The state that a stateful layer keeps, as a call returns it; None before its first call."""
-        kept = self._kept()
+        kept = self._kept.state
         return kept.membrane if kept is not None and len(self._states()) == 1 else kept
 
-    def _kept(self) -> NeuronState | None:
-        if not self.stateful or self.state_membrane is None:
-            return None
-        return NeuronState(**{name: getattr(self, f"state_{name}") for name in self._states()})
-
-    def reset_state(self, state: Tensor | NeuronState | None = None) -> None:
+    def reset_state(self, state: State | None = None) -> None:
         """Forget the state of a stateful layer, or start from ``state`` (as a call returns it).
 
         Raises:
             RuntimeError: the layer is not stateful.
+            TypeError: ``state`` is no state.
         """
         if not self.stateful:
             raise RuntimeError("reset_state is for layers with stateful=True; this one keeps no state")
-        self._forget()
-        self._keep(NeuronState(state) if isinstance(state, Tensor) else state)
+        start = checked_start(state)
+        self._kept.reset(detached(start) if start is not None and self.detach_state else start)
 
-    def _forget(self) -> None:
-        """Forget the calls so far, which a recomputation would go back to."""
-        self._before = None
-        self._calls = 0
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._kept.move(fn)
+        return self
 
-    def _keep(self, state: NeuronState | None) -> None:
-        for name in self._states():
-            value = None if state is None else getattr(state, name)
-            if self.detach_state and value is not None:
-                value = value.detach()
-            setattr(self, f"state_{name}", value)
+    # The state_dict.
+
+    def get_extra_state(self) -> Tensor:
+        """The numbers by which the neuron fires, for the state_dict."""
+        return _saved.to_tensor(_saved.Numbers(self._numbers, self.options))
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take over the numbers of a state_dict.
+
+        Raises:
+            ValueError: they are those of another kind of neuron.
+        """
+        tensors = tuple(Parameters._fields[at] for at in self._tensors)
+        numbers = _saved.from_tensor(state, _saved.Numbers(self._numbers, self.options), tensors)
+        self._settle(numbers.options, numbers.parameters)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.save_state and self._kept.state is not None:
+            for name, tensor in self._kept.state._asdict().items():
+                if tensor is not None:
+                    destination[f"{prefix}state_{name}"] = tensor if keep_vars else tensor.detach()
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
-        # A buffer that holds nothing yet has no shape to load into.
+        try:
+            super()._load_from_state_dict(
+                state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            )
+        except ValueError as error:
+            error_msgs.append(f"{prefix.removesuffix('.') or type(self).__name__}: {error}")
+        if f"{prefix}_extra_state" in missing_keys:
+            missing_keys.remove(f"{prefix}_extra_state")  # saved before there were numbers in it
         if self.stateful and self.save_state:
-            self._forget()
-            for name in self._states():
-                saved = state_dict.get(f"{prefix}state_{name}")
-                if saved is None:
-                    setattr(self, f"state_{name}", None)
-                else:
-                    like = next(iter((*self.parameters(), *self.buffers())), saved)
-                    setattr(self, f"state_{name}", torch.empty_like(saved, device=like.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            self._load_state(state_dict, prefix, unexpected_keys)
 
-    def _advance(self, x: Tensor, membrane: Tensor | NeuronState | None, settled: Settled) -> Any:
-        """Call the neuron, from the state that a stateful layer keeps to the one that it keeps then."""
-        if not self.stateful:
-            return self._call(x, membrane, settled)
-        if membrane is not None:
-            raise ValueError(
-                "membrane must be None for a stateful layer, which keeps its own; start it from a state "
-                "with reset_state(membrane)"
-            )
-        recomputed = _backward_is_running()
-        if recomputed and self._calls > 1:
-            raise RuntimeError(
-                "a stateful layer is recomputed under activation checkpointing after several calls, and only "
-                "the state before the last one is known; call backward after each, call reset_state() after "
-                "calls without a backward pass, or pass the state through the call: stateful=False"
-            )
-        start = self._before if recomputed else self._kept()
-        if isinstance(x, Tensor) and start is not None:
-            start = self._ready(start, x, settled.options)
-        given = start.membrane if start is not None and len(self._states()) == 1 else start
-        # Before the call: a recomputation is left in its midst, as soon as all that was saved is there again.
-        after_backward, self._recomputed = self._recomputed, recomputed
-        out, final = self._call(x, given, settled.but(return_state=True))
-        if not recomputed:
-            self._before = start
-            counts = self.training or torch.is_grad_enabled()
-            self._calls = min((0 if after_backward else self._calls) + counts, 2)
-            self._keep(NeuronState(final) if isinstance(final, Tensor) else final)
-        return (out, final) if settled.options.return_state else out
-
-    def _ready(self, state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
-        """The kept state as the neuron takes it for this x, or raise if it is of another shape."""
-        time_dim = options.time_dim % (x.dim() + (options.steps is not None)) if x.dim() else 0
-        features = x.shape
-        if options.steps is None:
-            features = x.shape[:time_dim] + x.shape[time_dim + 1 :]
-        if state.membrane.shape != features:
-            raise ValueError(
-                f"x has {tuple(features)} neurons, and the layer keeps the state of "
-                f"{tuple(state.membrane.shape)}; call reset_state() before another batch size"
-            )
-        dtype = _check.STATE_DTYPES.get(x.dtype, x.dtype)
-        ready = NeuronState._make(None if tensor is None else tensor.to(dtype) for tensor in state)
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-            return ready
-        if state.membrane.is_inference():
-            # Made in inference mode, from which autograd takes nothing but copies.
-            return NeuronState._make(None if tensor is None else tensor.clone() for tensor in ready)
-        return ready
+    def _load_state(self, state_dict: Mapping[str, Any], prefix: str, unexpected_keys: list[str]) -> None:
+        """Start from the state that is saved, or from none."""
+        like = next(iter((*self.parameters(), *self.buffers())), None)
+        loaded: dict[str, Tensor] = {}
+        for name in self._states():
+            key = f"{prefix}state_{name}"
+            if key in state_dict:
+                saved = state_dict[key]
+                loaded[name] = saved.detach().to(saved.device if like is None else like.device, copy=True)
+            if key in unexpected_keys:
+                unexpected_keys.remove(key)
+        self._kept.reset(NeuronState(**loaded) if loaded else None)
 
     # Calls.
 
-    def _own(self) -> Settled:
-        """The layer's own options, which somebody may have changed."""
-        if self._settled.options is not self.options:
-            self._settled = Settled(self.options, self._tensors, self._settled.for_good)
-        return self._settled
-
-    def _call(self, x: Tensor, membrane: Tensor | NeuronState | None, settled: Settled) -> Any:
-        parameters = self._constants
-        if self._tensors:
-            values: list[Any] = [*parameters]
-            for i in self._tensors:
-                values[i] = self._parameter(Parameters._fields[i])
-            parameters = Parameters(*values)
-        return self._lif(x, parameters, membrane, settled.options, settled if settled.for_good else None)
-
-    def forward(
-        self, x: Tensor, membrane: Tensor | NeuronState | None = None, steps: int | None = None
-    ) -> Any:
+    def forward(self, x: Tensor, membrane: State | None = None, steps: int | None = None) -> Any:
         """Run T time steps.
 
         Args:
@@ -456,10 +265,10 @@ class LIFModule(nn.Module):
         Raises:
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
-        settled = self._own()
-        return self._advance(x, membrane, settled if steps is None else settled.but(steps=steps))
+        settled = self._settled
+        return self._run(x, membrane, settled if steps is None else settled.but(steps=steps))
 
-    def step(self, current: Tensor, membrane: Tensor | NeuronState | None = None) -> Any:
+    def step(self, current: Tensor, membrane: State | None = None) -> tuple[Tensor, Any]:
         """Run one time step, for loops that own the time axis.
 
         Args:
@@ -472,32 +281,50 @@ class LIFModule(nn.Module):
         Raises:
             TypeError, ValueError: as for :meth:`forward`.
         """
-        settled = self._own()
-        options = settled.options
+        options = self._settled.options
         channel_dim = options.channel_dim
         if channel_dim is not None and options.steps is None and isinstance(current, Tensor):
             # It counts the axes of an x with a time axis.
             axes = current.dim() + 1
             channel_dim = channel_dim % axes
             channel_dim -= channel_dim > options.time_dim % axes
-        spikes, state = self._advance(
-            current,
-            membrane,
-            settled.but(steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True),
+        one = self._settled.but(
+            steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True
         )
+        spikes, state = self._run(current, membrane, one)
         return spikes.squeeze(0), state
+
+    def _run(self, x: Tensor, membrane: State | None, settled: Settled) -> Any:
+        """Call the neuron, from the state that a stateful layer keeps to the one that it keeps then."""
+        if not self.stateful:
+            return self._lif(x, self._in_use(), membrane, settled.options, settled)
+        if membrane is not None:
+            raise ValueError(
+                "membrane must be None for a stateful layer, which keeps its own; start it from a state "
+                "with reset_state(membrane)"
+            )
+        with_state = settled.but(return_state=True)
+        start = self._kept.begin(x, settled.options)
+        if start is not None:
+            # Since it was kept, the neuron may have got a refractory period, or lost it.
+            start = NeuronState(**{name: getattr(start, name) for name in self._states()})
+        out, final = self._lif(x, self._in_use(), start, with_state.options, with_state)
+        after = NeuronState(final) if isinstance(final, Tensor) else final
+        self._kept.end(start, detached(after) if self.detach_state else after, self.training)
+        return (out, final) if settled.options.return_state else out
 
     def extra_repr(self) -> str:
         """The options that differ between layers, for ``print(model)``."""
         parts = [str(self.num_neurons[0] if len(self.num_neurons) == 1 else self.num_neurons)]
         parts = parts if self.num_neurons else []
+        usual = Parameters._field_defaults
         for name in Parameters._fields:
             value = "learned" if name in self.learned else self._brief(name)
-            if name in ("beta", "threshold") or value not in _UNSAID[name]:
+            if name in ("beta", "threshold") or value != str(usual[name]):
                 parts.append(f"{name}={value}")
         parts += [f"output={self.options.output!r}", f"reset={self.options.reset!r}"]
         for name, option in self.options._asdict().items():
-            if name not in ("output", "reset", "surrogate") and option != _DEFAULTS[name]:
+            if name not in ("output", "reset", "surrogate") and option != CallOptions._field_defaults[name]:
                 parts.append(f"{name}={option!r}")
         if self.stateful:
             parts.append("stateful=True")
@@ -508,64 +335,19 @@ class LIFModule(nn.Module):
         value = self._parameter(name)
         return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
 
-    def __getattr__(self, name: str) -> Any:
-        # The options, each by its name.
-        options = self.__dict__.get("options")
-        if options is not None and name in CallOptions._fields:
-            return getattr(options, name)
-        return super().__getattr__(name)
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *CallOptions._fields]
+# What __setattr__ looks after: the words of the constructor.
+_KNOWN = frozenset(("num_neurons", *Parameters._fields, *CallOptions._fields, *LayerChoices._fields))
 
 
-# Values that extra_repr leaves out.
-_UNSAID = {
-    "v_reset": ("0.0",),
-    "gain": ("1.0",),
-    "alpha": ("None",),
-    "kappa": ("None",),
-    "rho": ("None",),
-}
-_DEFAULTS: dict[str, Any] = {
-    "steps": None,
-    "time_dim": 0,
-    "channel_dim": None,
-    "delay_reset": False,
-    "detach_reset": False,
-    "strict": False,
-    "decay_input": False,
-    "rest": 0.0,
-    "refractory": 0,
-    "return_state": True,
-    "save": "input",
-}
+def reset_states(module: nn.Module) -> None:
+    """Reset the state of every stateful layer of this package in ``module``; all else is passed over.
 
-
-def _beta(
-    beta: float | Tensor | None, tau: float | Tensor | None, dt: float | None, kind: str | None
-) -> float | Tensor:
-    """The decay that is given as it is, or as a time constant."""
-    if tau is None:
-        for name, value in (("dt", dt), ("decay", kind)):
-            if value is not None:
-                raise ValueError(f"{name} was given without tau, to which it belongs")
-        return 0.9 if beta is None else beta
-    if beta is not None:
-        raise ValueError("beta and tau were given, and one follows from the other; give one of them")
-    if dt is None or kind is None:
-        raise ValueError(
-            "tau needs dt, the length of a step, and decay='exp' or 'euler' beside it: tau = 2 is a beta of "
-            "0.607 or of 0.5"
-        )
-    return decay.decay_of(tau, dt, kind)
-
-
-def _range(name: str, value: float | Tensor) -> tuple[float, float]:
-    """The least and the greatest value of a parameter; or raise unless it is one."""
-    if not isinstance(value, Tensor):
-        number = _check.check_number(name, value)
-        return number, number
-    if not value.is_floating_point():
-        raise TypeError(f"{name} must be a floating point tensor, got {value.dtype}")
-    return (float(value.min()), float(value.max())) if value.numel() else (0.5, 0.5)
+    Raises:
+        TypeError: ``module`` is no ``nn.Module``.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {_check.type_name(module)}")
+    for layer in module.modules():
+        if isinstance(layer, LIFModule) and layer.stateful:
+            layer.reset_state()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ._build_facts import cuda_missing_reason, kernel_libraries
-from ._check import NeuronState, Parameters
+from ._parameters import Parameters
+from ._state import NeuronState
 
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 

@@ -22,12 +22,12 @@ from ._autograd import (
     NO_FORWARD_MODE,
     NO_SECOND_DERIVATIVE,
     NOT_DIFFERENTIABLE,
-    SERIES,
     Call,
     gradients_of,
     run,
 )
 from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, TABLE
+from ._outputs import SERIES
 
 
 def check_not_traced() -> None:

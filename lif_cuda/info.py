@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import __version__, _build_facts
+from ._torch_private import has_kernel
 from .layers import LIF
 from .reference import ReferenceLIF
 
@@ -61,8 +62,7 @@ def describe_device(device: str) -> str:
 
 def operator_keys() -> dict[str, list[str]]:
     """The devices for which each operator has a kernel."""
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return {name: [key for key in ("CPU", "CUDA") if has(name, key)] for name in OPERATORS}
+    return {name: [key for key in ("CPU", "CUDA") if has_kernel(name, key)] for name in OPERATORS}
 
 
 def report() -> list[tuple[str, str]]:

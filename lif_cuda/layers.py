@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, Unpack
 
 from torch import Tensor
 
 from . import functional
 from ._module import LIFModule
+from ._options import AdaptiveOptions, CurrentOptions, LayerOptions
+from ._signature import layer_constructor
 
 
 class LIF(LIFModule):
@@ -21,8 +23,8 @@ class LIF(LIFModule):
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(
-            f"torch.jit.script cannot compile {type(self).__name__}, which calls an operator of its own from "
-            "Python that it does not know; use torch.export.export, or torch.jit.trace"
+            f"torch.jit.script reads Python, and not that of {type(self).__name__}; use torch.export.export, "
+            "or torch.jit.trace"
         )
 
 
@@ -34,21 +36,27 @@ class IF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
         threshold: float | Tensor = 1.0,
-        **options: Any,
+        **options: Unpack[LayerOptions],
     ) -> None:
+        for name in ("beta", "tau"):
+            if name in options:
+                raise TypeError(
+                    f"IF has no leak, and so no {name}: its beta is 1; for one with a leak use LIF"
+                )
         super().__init__(num_neurons, 1.0, threshold, **options)
 
 
 class CurrentLIF(LIF):
     """Current-based neurons: a decaying synaptic current comes before the membrane.
 
-    ``i[t] = alpha * i[t-1] + x[t]`` takes the place of ``x[t]``. snnTorch's Synaptic (with
-    ``delay_reset=True, detach_reset=True, strict=True``) and the LIF of Norse are of this kind. The state is
-    a :class:`lif_cuda.NeuronState` with ``membrane`` and ``current``.
+    ``i[t] = alpha * i[t-1] + x[t]`` takes the place of ``x[t]``. snnTorch's Synaptic and the LIF of Norse are
+    of this kind, with the options that ``docs/migrating.md`` gives. The state is a
+    :class:`lif_cuda.NeuronState` with ``membrane`` and ``current``.
 
     Args:
         num_neurons, beta, threshold: as for :class:`LIF`.
@@ -56,13 +64,14 @@ class CurrentLIF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
         alpha: float | Tensor = 0.8,
         beta: float | Tensor | None = None,
         threshold: float | Tensor = 1.0,
-        **options: Any,
+        **options: Unpack[CurrentOptions],
     ) -> None:
         super().__init__(num_neurons, beta, threshold, alpha=alpha, **options)
 
@@ -81,6 +90,7 @@ class AdaptiveLIF(LIF):
         options: the other options of :class:`LIF`, by keyword.
     """
 
+    @layer_constructor
     def __init__(
         self,
         num_neurons: int | Sequence[int] | None = None,
@@ -88,6 +98,6 @@ class AdaptiveLIF(LIF):
         threshold: float | Tensor = 1.0,
         kappa: float | Tensor = 0.2,
         rho: float | Tensor = 0.95,
-        **options: Any,
+        **options: Unpack[AdaptiveOptions],
     ) -> None:
         super().__init__(num_neurons, beta, threshold, kappa=kappa, rho=rho, **options)

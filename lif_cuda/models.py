@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from ._check import check_steps
-from ._module import DEFAULT_SURROGATE, LIFModule
+from ._module import LIFModule
+from ._options import DEFAULT_SURROGATE
 from .layers import LIF
 from .surrogate import Surrogate
 

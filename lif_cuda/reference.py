@@ -12,9 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _check
-from ._check import CallOptions, Checked, NeuronState, Output, Parameters, Reset, Save, Settled
-from ._module import DEFAULT_SURROGATE, LIFModule
+from ._agreement import check_saved
+from ._call import Checked, check_call
+from ._module import LIFModule
+from ._options import CallOptions, of_call
+from ._outputs import SERIES, output_names, outputs_type
+from ._parameters import Parameters
+from ._settled import Settled
+from ._signature import neuron_function
+from ._state import NeuronState, State
 from .surrogate import Surrogate
 
 
@@ -60,66 +66,34 @@ class _ResetToValue(torch.autograd.Function):
         )
 
 
+@neuron_function
 def lif(
     x: Tensor,
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
-    membrane: Tensor | NeuronState | None = None,
-    *,
-    steps: int | None = None,
-    time_dim: int = 0,
-    channel_dim: int | None = None,
-    output: Output = "spikes",
-    reset: Reset = "subtract",
-    v_reset: float | Tensor = 0.0,
-    delay_reset: bool = False,
-    detach_reset: bool = False,
-    strict: bool = False,
-    gain: float | Tensor = 1.0,
-    decay_input: bool = False,
-    rest: float = 0.0,
-    alpha: float | Tensor | None = None,
-    kappa: float | Tensor | None = None,
-    rho: float | Tensor | None = None,
-    refractory: int = 0,
-    surrogate: Surrogate = DEFAULT_SURROGATE,
-    return_state: bool = True,
-    save: Save = "input",
+    membrane: State | None = None,
+    **options: Any,
 ) -> Any:
     """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors.
 
     ``save`` changes what the kernels keep for backward; here it is checked, and autograd keeps what it needs.
     """
-    options = CallOptions(
-        steps,
-        time_dim,
-        channel_dim,
-        output,
-        reset,
-        delay_reset,
-        detach_reset,
-        strict,
-        decay_input,
-        rest,
-        refractory,
-        surrogate,
-        return_state,
-        save,
-    )
-    return run_neuron(x, Parameters(beta, threshold, v_reset, gain, alpha, kappa, rho), membrane, options)
+    parameters, chosen = of_call(beta, threshold, options)
+    return run_neuron(x, parameters, membrane, chosen)
 
 
 def run_neuron(
     x: Tensor,
     parameters: Parameters,
-    membrane: Tensor | NeuronState | None,
+    membrane: State | None,
     options: CallOptions,
     settled: Settled | None = None,
 ) -> Any:
-    """:func:`lif` with its arguments in their groups, as a layer has them."""
-    checked = _check.check_call(x, parameters, membrane, options)
+    """:func:`lif` with its arguments in groups; ``settled``: what a layer knows of its calls."""
+    checked = check_call(x, parameters, membrane, options, settled)
+    options = checked.options
     if torch.is_grad_enabled():
-        _check.check_saved(options, parameters)
+        check_saved(options, parameters)
 
     def tensor(value: float | Tensor | None) -> Any:
         return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)
@@ -134,7 +108,7 @@ def run_neuron(
     if isinstance(output, str):
         out = found[output]
     else:
-        out = _check.outputs_type(output)(*(found[name] for name in output))
+        out = outputs_type(output)(*(found[name] for name in output))
     if not options.return_state:
         return out
     state = NeuronState(**{name: final[name] for name in checked.states})
@@ -156,7 +130,7 @@ def _loop(
     """All outputs asked for and the final states, by name; the parameters are tensors or None."""
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
     time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
-    names = _check.output_names(options.output)
+    names = output_names(options.output)
 
     def start(name: str) -> Tensor:
         value = checked.states.get(name)
@@ -164,7 +138,7 @@ def _loop(
 
     v, i, b, q = (start(name) for name in NeuronState._fields)
     count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
-    series: dict[str, list[Tensor]] = {"spikes": [], "trace": [], "trace_before_reset": []}
+    series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
 
     steps = options.steps
     currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps

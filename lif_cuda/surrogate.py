@@ -15,6 +15,8 @@ three shapes with an exponential, where the kernels' own exponential differs by 
 from __future__ import annotations
 
 import math
+import numbers
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,13 +27,21 @@ import torch
 from torch import Tensor
 
 
-def _finite(owner: str, name: str, value: float, *, positive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or (positive and value <= 0):
+def _finite(owner: str, name: str, value: Any, *, positive: bool = False) -> float:
+    """``value``, a number of Python or a scalar of NumPy, as a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        array = hasattr(value, "item")
+        remedy = "take the number out of it with .item()" if array else "give an int or a float"
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}{shape}; {remedy}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or (positive and number <= 0):
         kind = "a finite number above 0" if positive else "a finite number"
-        raise ValueError(f"{owner}: {name} must be {kind}, got {value}")
-    return float(value)
+        raise ValueError(f"{owner}: {name} must be {kind}, got {number:g}; give one, such as 1.0")
+    return number
 
 
 class Surrogate(ABC):
@@ -115,7 +125,10 @@ class Surrogate(ABC):
             object.__setattr__(self, name, _finite(owner, name, getattr(self, name), positive=True))
         if self.scale is not None:
             object.__setattr__(self, "scale", _finite(owner, "scale", self.scale))
-        _finite(owner, "slope", self.slope)  # a product or a quotient, which can overflow
+        if not math.isfinite(self.slope):  # a product or a quotient, which can overflow
+            raise ValueError(
+                f"{owner}: slope must be a finite number, got {self.slope}; give numbers nearer to 1"
+            )
 
     def __repr__(self) -> str:
         shown = [f"{name}={value:g}" for name, value in vars(self).items() if value is not None]
@@ -405,12 +418,21 @@ class Custom(Surrogate):
 
     The function is called once, on points in float64, and not kept: the object pickles and compares by its
     samples. Between two samples ``spacing = 2 * reach / (points - 1)`` apart a line stands in, off by at most
-    ``max |h''| * spacing**2 / 8``; ``error_bound`` is the largest difference, times ``|scale|``, found in
-    float64 at seven places between each two: measured, so that what is narrower than an eighth of the spacing
-    can escape it. Beyond ``reach`` the end values hold, so ``reach`` should be where ``h`` has faded.
+    ``max |h''| * spacing**2 / 8``. Beyond ``reach`` the values at the ends are held, so ``reach`` should be
+    where ``h`` has faded.
+
+    ``error_bound`` is the largest difference between ``h`` and what stands in for it, times ``|scale|``,
+    found in float64 at seven places between each two samples, and at as many in all on each side from
+    ``reach`` to ``4 * reach``. It is measured: what is narrower than the places are apart, or lies farther
+    out, can escape it. Where ``h`` is not finite beyond ``reach``, the held value counts as right.
+
+    A UserWarning says where ``h`` has not faded: where, up to ``4 * reach``, the held value is off by more
+    than 1 % of the largest ``|h|`` within ``reach``. An ``h`` that is constant there, such as that of
+    :class:`StraightThrough`, is held exactly and is not warned of; ``h(z.clamp(-reach, reach))`` makes one.
 
     Args:
-        function: ``h(z)``, elementwise on a float64 tensor of ``z = u - threshold``.
+        function: ``h(z)``, elementwise on a float64 tensor of ``z = u - threshold``; called up to
+            ``4 * reach``, and finite within ``reach``.
         reach: the table covers z in [-reach, reach].
         points: its samples, 2 to 65536.
         scale: what ``h`` is multiplied by; None: 1.
@@ -438,26 +460,49 @@ class Custom(Surrogate):
         name: str | None = None,
     ) -> None:
         if not callable(function):
-            raise TypeError(f"Custom: function must be callable, got {type(function).__name__}")
-        if isinstance(points, bool) or not isinstance(points, int):
-            raise TypeError(f"Custom: points must be an int, got {type(points).__name__}")
+            raise TypeError(
+                f"Custom: function must be callable, got {type(function).__name__}; give h as a function of "
+                "a tensor, such as lambda z: 1 / (1 + z.abs()) ** 2"
+            )
+        if isinstance(points, bool) or not isinstance(points, numbers.Integral):
+            given = type(points).__name__
+            raise TypeError(f"Custom: points must be an int, got {given}; give one, such as 1025")
+        points = int(points)
         if not 2 <= points <= 65536:
-            raise ValueError(f"Custom: points must be in [2, 65536], got {points}")
+            raise ValueError(f"Custom: points must be in [2, 65536], got {points}; 1025 are enough for most")
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"Custom: name must be a str or None, got {type(name).__name__}")
+            raise TypeError(
+                f"Custom: name must be a str or None, got {type(name).__name__}; None takes the function's"
+            )
         reach = _finite("Custom", "reach", reach, positive=True)
         scale = None if scale is None else _finite("Custom", "scale", scale)
+        name = name or getattr(function, "__name__", "function")
         places = 8 * (points - 1) + 1
         fine = _sample(function, torch.linspace(-reach, reach, places, dtype=torch.float64, device="cpu"))
+        if not bool(torch.isfinite(fine).all()):
+            raise ValueError(
+                "Custom: function must return finite real values between -reach and reach; give a smaller "
+                "reach, or mend the function where it is not finite"
+            )
         samples = fine[::8]
         weight = torch.arange(8, dtype=torch.float64, device="cpu") / 8
         lines = samples[:-1, None] + weight * (samples[1:] - samples[:-1])[:, None]
-        off = float((fine[:-1].view(-1, 8) - lines).abs().max())
+        within = float((fine[:-1].view(-1, 8) - lines).abs().max())
+        beyond = _off_beyond(function, reach, places, samples)
+        largest = float(fine.abs().max())
+        if beyond > 0.01 * largest:
+            warnings.warn(
+                f"Custom: {name} has not faded at reach={reach:g}. Beyond it the value at the end is held, "
+                f"which is off by up to {beyond:.3g}; the largest within reach is {largest:.3g}. Give a "
+                f"larger reach; or, if the held value is meant, function(z.clamp(-{reach:g}, {reach:g}))",
+                UserWarning,
+                stacklevel=2,
+            )
         for key, value in (
             ("samples", tuple(samples.tolist())),
             ("reach", reach),
-            ("error_bound", off * abs(1.0 if scale is None else scale)),
-            ("name", name or getattr(function, "__name__", "function")),
+            ("error_bound", max(within, beyond) * abs(1.0 if scale is None else scale)),
+            ("name", name),
             ("scale", scale),
         ):
             object.__setattr__(self, key, value)
@@ -492,15 +537,32 @@ class Custom(Surrogate):
 
 
 def _sample(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """``function(z)``, or raise unless it is a derivative that can be tabulated."""
+    """``function(z)``, or raise unless it can be tabulated."""
     with torch.enable_grad():  # the function may differentiate one of its own
         h = function(z)
     if not isinstance(h, Tensor):
-        raise TypeError(f"Custom: function must return a tensor, got {type(h).__name__}")
+        raise TypeError(
+            f"Custom: function must return a tensor, got {type(h).__name__}; a constant is "
+            "torch.full_like(z, constant)"
+        )
     if h.shape != z.shape:
         raise ValueError(
-            f"Custom: function must work elementwise; it made {tuple(h.shape)} of {tuple(z.shape)}"
+            f"Custom: function must work elementwise; it made {tuple(h.shape)} of {tuple(z.shape)}. Return a "
+            "value for each z"
         )
-    if h.is_complex() or not bool(torch.isfinite(h).all()):
-        raise ValueError("Custom: function must return finite real values between -reach and reach")
+    if h.is_complex():
+        raise ValueError(
+            "Custom: function must return finite real values between -reach and reach, got complex ones; "
+            "return their .real"
+        )
     return h.detach().to(device="cpu", dtype=torch.float64)
+
+
+def _off_beyond(function: Callable[[Tensor], Tensor], reach: float, places: int, samples: Tensor) -> float:
+    """The largest difference between ``h`` and the held end values, from ``reach`` to four times it."""
+    far = torch.linspace(1, 4, places, dtype=torch.float64, device="cpu") * reach
+    off = 0.0
+    for side, held in ((-far, samples[0]), (far, samples[-1])):
+        h = _sample(function, side)
+        off = max(off, float(torch.where(torch.isfinite(h), (h - held).abs(), 0.0).max()))
+    return off

@@ -19,7 +19,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from lif_cuda import LIF, functional
+from lif_cuda import LIF, CurrentLIF, functional
 from lif_cuda.models import SNNClassifier
 
 Gradients = dict[str, Tensor]
@@ -111,6 +111,44 @@ def tensor_parallel(mesh: DeviceMesh) -> Gradients:
     return {n: p.grad.full_tensor() for n, p in model.named_parameters()}
 
 
+def streaming(mesh: DeviceMesh) -> dict[str, Tensor]:
+    """How far the states of a stateful layer under DDP are, in all processes, from those of its own chunks.
+
+    The buffers of the BatchNorm before it are sent from the first process to all others.
+    """
+
+    class Net(nn.Module):
+        def __init__(self, layer: LIF) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6, affine=False)
+            self.lif = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    makes = {
+        "plain": lambda: LIF(6, learn_beta=True, stateful=True, return_state=False),
+        "current": lambda: CurrentLIF(6, learn_beta=True, stateful=True, save_state=True, return_state=False),
+    }
+    apart = {}
+    for name, make in makes.items():
+        wrapped, alone = DistributedDataParallel(Net(make())), Net(make())
+        generator = torch.Generator().manual_seed(mesh.get_local_rank())
+        for _ in range(3):
+            x = torch.randn(5, 4, 6, generator=generator)
+            wrapped(x).sum().backward()
+            # What is sent before each call is that of the first process.
+            for mine, theirs in zip(alone.norm.buffers(), wrapped.module.norm.buffers(), strict=True):
+                mine.copy_(theirs)
+            alone(x)
+        states = [net.lif.state for net in (wrapped.module, alone)]
+        flat = [state if isinstance(state, Tensor) else state.membrane for state in states]
+        distance = (flat[0] - flat[1]).abs().max()
+        dist.all_reduce(distance, dist.ReduceOp.MAX)
+        apart[name] = distance
+    return apart
+
+
 def errors(mesh: DeviceMesh) -> list[str]:
     """What is raised for DTensors that cannot be."""
     x = torch.randn(4, 6, 8)
@@ -133,7 +171,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found: dict[str, Any] = {}
-    for function in (ddp, fsdp2, dtensor, tensor_parallel, errors):
+    for function in (ddp, fsdp2, dtensor, tensor_parallel, streaming, errors):
         torch.manual_seed(0)
         found[function.__name__] = function(mesh)
     if dist.get_rank() == 0:

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lif_cuda import _autograd, _ops, functional
+from lif_cuda import _autograd, _ops, _plan
 
 
 @contextmanager
 def autograd_in_python() -> Iterator[None]:
     """Let Python record the calls, as it does beside another torch than the one that was built against."""
     node, _autograd._NODE = _autograd._NODE, None
-    functional._PLANS.clear()
+    _plan.forget()
     try:
         yield
     finally:
         _autograd._NODE = node
-        functional._PLANS.clear()
+        _plan.forget()
 
 
 class Inputs(NamedTuple):

@@ -38,6 +38,11 @@ EXACT_SURROGATES = (
 )
 
 
+def series(*shape: int, seed: int = 0) -> Tensor:
+    """An input that makes neurons fire now and then, the same each time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.25
+
+
 class Pick(Protocol):
     """Where choices come from: a seeded generator, or hypothesis, which can shrink them."""
 

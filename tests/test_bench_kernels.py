@@ -2,43 +2,117 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import _alone
+import _cases
+import _equals
+import _family
+import _libraries
 import _memory
 import _turns
 import kernels
 import pytest
 import torch
 from _compile import ROOT
-from _contenders import Contender, contenders, lif_cuda_fused, wrong
+from _contenders import NEAREST, Contender, contenders, fault, lif_cuda_fused, pair, wrong
+from _equality import drawn
 
 
 def test_a_wrong_contender_gets_no_time() -> None:
     x = torch.randn(9, 4, 50) * 0.5 + 0.3
     assert wrong(Contender("right", lif_cuda_fused), x) is None
-    for run, fault in (
+    for run, why in (
         (lambda t: 1 - lif_cuda_fused(t), "of the spikes differ"),
         (lambda t: lif_cuda_fused(t)[1:], "instead of"),
         (lambda t: lif_cuda_fused(t).double(), "float64 instead of"),
         (lambda t: 1 / 0, "ZeroDivisionError"),
     ):
-        assert fault in (wrong(Contender("wrong", run), x) or "")
+        assert why in (wrong(Contender("wrong", run), x) or "")
 
 
-def test_rivals_that_are_missing_say_why() -> None:
+def test_rivals_that_are_missing_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "norse.torch", None)
     found, missing = contenders(torch.randn(3, 2, 5), compile_loop=False, rivals=True)
     names = {contender.name for contender in found} | set(missing)
-    assert names >= {"lif_cuda", "eager loop", "torch.compile", "snnTorch", "SpikingJelly", "Norse", "sinabs"}
-    assert all(missing.values())
+    assert names >= {"lif_cuda", "eager loop", "torch.compile", *NEAREST}
+    assert all(missing.values()) and "Norse" in missing
+    _, missing = contenders(torch.randn(3, 2, 5), compile_loop=False, rivals=False)
+    assert all(missing[name] == "not asked for" for name in NEAREST)
+
+
+def test_like_is_timed_beside_like() -> None:
+    """A rival stands beside a layer of this project that gives its spikes and gradients."""
+    x, grad = drawn((9, 4, 50), 1.0)
+    found, _ = contenders(x, compile_loop=False, rivals=True)
+    by_name = {contender.name: contender for contender in found}
     for contender in found:
-        assert wrong(contender, torch.randn(9, 4, 50) * 0.5 + 0.3) is None, contender.name
+        assert fault(contender, x * contender.scale, grad, True) is None, contender.name
+        layer = by_name[contender.beside]
+        assert layer.name == "lif_cuda" or (layer.name, layer.scale) == (
+            f"lif_cuda as {contender.name}",
+            contender.scale,
+        )
+    assert {c.name for c in found if c.equal} == {name for name in NEAREST if _equals.version(name)}
+
+
+def test_a_rival_is_divided_by_the_layer_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interleaved(calls: dict[str, Callable[[], object]], *_: object) -> _turns.Turns:
+        seconds = {name: [6.0 if name in NEAREST else 2.0 if " as " in name else 1.0] for name in calls}
+        return _turns.Turns(seconds, {name: [True] for name in calls})
+
+    monkeypatch.setattr(_cases, "interleaved", interleaved)
+    options = argparse.Namespace(no_compile=True, no_rivals=False, seconds=0)
+    installed = {name for name in NEAREST if _equals.version(name)}
+    for dtype, rivals in ((torch.float32, installed), (torch.bfloat16, set())):
+        case = _cases.Case(25, 16, 300, dtype, True)
+        row = _cases.run_case(case, options, torch.device("cpu"), _turns.Yardstick(0.01))
+        assert NEAREST.keys() & row["seconds"].keys() == rivals, row["missing"]
+        layers = {f"lif_cuda as {name}" for name in rivals}
+        assert row["seconds"].keys() == {
+            "copy",
+            "lif_cuda",
+            "eager reference",
+            "eager loop",
+            *rivals,
+            *layers,
+        }
+        for name in rivals:
+            assert row["beside"][name] == f"lif_cuda as {name}"
+            assert row["times_of_lif_cuda"][name]["median"] == 3
+            assert row["times_of_lif_cuda"][row["beside"][name]]["median"] == 2
+            assert row["all_turns"][name]["times_of_lif_cuda"]["median"] == 3
+        assert row["times_of_lif_cuda"]["copy"]["median"] == 1
+
+
+@pytest.mark.parametrize("part", ["surrogate", "reset", "learned"])
+def test_a_rival_that_differs_gets_no_time(part: str) -> None:
+    """Other spikes, another gradient of x, or of what is learned."""
+    if _equals.version("SpikingJelly") is None:
+        pytest.skip("SpikingJelly is not installed: pip install --no-deps -r tests/libraries.txt")
+    right = _equals.by_name('neuron.ParametricLIFNode(step_mode="m")')
+    x, grad = drawn((9, 4, 50), right.scale)
+    other = {
+        "surrogate": replace(right, ours=right.ours.replace("Sigmoid(4.0)", "Sigmoid(3.0)")),
+        "reset": replace(right, ours=right.ours.replace('reset="zero"', 'reset="subtract"')),
+        "learned": replace(right, learned={"w": ("beta_logit", 1.0)}),
+    }[part]
+    cpu = torch.device("cpu")
+    for equal, sound in ((right, True), (other, False)):
+        theirs, ours = pair(equal, "SpikingJelly", cpu, learn=True)
+        assert fault(ours, x, grad, True) is None
+        assert (fault(theirs, x, grad, True) is None) is sound
 
 
 def test_targets() -> None:
     def target(name: str, shape: tuple[int, int, int], training: bool) -> float | None:
-        return kernels.target_of(
+        return _cases.target_of(
             name, {"shape": shape, "training": training, "neuron_steps": shape[0] * shape[1] * shape[2]}
         )
 
@@ -49,6 +123,12 @@ def test_targets() -> None:
     assert target("torch.compile", (16, 64, 16384), True) == 1.5
     assert target("eager loop", (1000, 16, 256), False) == 30
     assert target("Norse", (8, 64, 128), True) == 10
+    assert target("lif_cuda as Norse", (8, 64, 128), True) is None
+    jelly = {"library": "SpikingJelly", "shape": [25, 128, 1000], "training": True}
+    assert _libraries.target_of(jelly) == 4.5
+    assert _libraries.target_of(jelly | {"shape": [1000, 16, 256]}) == 30
+    assert _libraries.target_of(jelly | {"training": False}) is None
+    assert _libraries.target_of(jelly | {"library": "Norse"}) is None
 
 
 def test_statistics() -> None:
@@ -92,7 +172,9 @@ def test_what_is_saved_is_the_input() -> None:
 
 
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(_cases, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(_alone, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(_family, "SHAPES", [(5, 4, 40)])
     path = tmp_path / "kernels.json"
     kernels.main(
         ["--seconds", "0.02", "--largest", "5000", "--no-compile", "--no-rivals", "--device", "cpu"]
@@ -103,10 +185,47 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for row in results["cases"]:
         assert {"copy", "lif_cuda", "eager loop"} <= set(row["seconds"])
         assert row["times_of_lif_cuda"]["lif_cuda"]["median"] == 1.0
+        assert row["missing"].keys() == {"torch.compile", *NEAREST}
         assert all(0 <= n <= row["all_turns"][name]["turns"] for name, n in row["undisturbed_turns"].items())
     assert row["peak_bytes_per_neuron_step"] == {}  # too small to tell
     assert results["machine"] and results["commit"] and results["overhead_microseconds"]
+    assert results["libraries"] == [] and len(results["family"]) == 2
+    for row in results["family"]:
+        assert row["missing"] == {} and {"plain", *_family.TARGETS} <= set(row["seconds"])
+        assert row["times_of_plain"]["plain"]["median"] == 1.0
     assert (tmp_path / "kernels_rivals.png").exists() and (tmp_path / "kernels_scaling.png").exists()
+
+
+def test_libraries_at_their_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both sides of each row are timed, or the reason stands there; and the versions."""
+    monkeypatch.setattr(_libraries, "SHAPES", [(6, 2, 30)])
+    path = tmp_path / "kernels.json"
+    arguments = ["--seconds", "0", "--device", "cpu", "--only", "libraries", "--json", str(path)]
+    kernels.main(arguments)
+    results = json.loads(path.read_text())
+    assert results.keys() >= {"rivals", "libraries"} and "cases" not in results
+    assert results["rivals"] == {name: _equals.version(name) for name in _equals.PACKAGES}
+    rows = results["libraries"]
+    assert len(rows) == 2 * len(_libraries.NEURONS)
+    for row in rows:
+        assert row["ours"] == _equals.by_name(row["theirs"]).ours
+        if row["version"] is None:
+            assert "ModuleNotFoundError" in row["missing"]
+        else:
+            assert row["seconds"].keys() == {"theirs", "lif_cuda"} and "missing" not in row
+    assert all(row["theirs"] in capsys.readouterr().out for row in rows[:1])
+
+    broken = replace(_equals.by_name("snn.Leaky(beta=0.9)"), ours="LIF()")
+    monkeypatch.setattr(_libraries, "by_name", lambda theirs: broken)
+    kernels.main(arguments)
+    assert all("missing" in row for row in json.loads(path.read_text())["libraries"])
+
+
+def test_pictures_need_what_they_show(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        kernels.main(["--only", "family", "--pictures", str(tmp_path)])
 
 
 def test_the_gpu_script_is_a_script() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import lif_backend
@@ -103,7 +105,7 @@ class TestMakePlan:
 
     def test_without_torch_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch", None)
-        with pytest.raises(BuildError, match="pip install 'torch>=2.11' setuptools ninja pybind11"):
+        with pytest.raises(BuildError, match="pip install 'torch>=2.11' setuptools ninja"):
             lif_build.make_plan({})
 
 
@@ -182,6 +184,14 @@ class TestWarning:
             lif_build.say_aloud(message)
         assert message in str(caught[0].message)
 
+    def test_a_build_without_ninja(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        message = lif_build.ninja_warning()
+        assert message is not None and "`uv pip install ninja`" in message
+        (tmp_path / "ninja").write_text("#!/bin/sh\n")
+        (tmp_path / "ninja").chmod(0o755)
+        assert lif_build.ninja_warning() is None
+
     def test_nothing_to_say_otherwise(self) -> None:
         assert lif_build.warning(decide("auto", None, None)) is None
         assert lif_build.warning(decide("auto", "13.0", TOOLKIT)) is None
@@ -228,11 +238,101 @@ class TestBackend:
         assert importable == []
 
     def test_torch_is_asked_for_only_where_there_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lif_backend, "isolated_by_pip", lambda: True)
         for found, requirements in ((True, []), (False, ["torch>=2.11"])):
             monkeypatch.setattr(lif_backend, "_TORCH_FOUND", found)
             assert lif_backend.get_requires_for_build_wheel() == requirements
             assert lif_backend.get_requires_for_build_editable() == requirements
             assert lif_backend.get_requires_for_build_sdist() == []
+
+    @pytest.mark.parametrize(
+        ("outer", "said"),
+        [
+            (None, "no torch>=2.11 can be seen from this build.*`uv pip install --no-build-isolation .`"),
+            ("/env/bin/python", "environment of /env/bin/python has no torch>=2.11.*install torch there"),
+        ],
+    )
+    def test_others_than_pip_are_stopped_where_there_is_none(
+        self, outer: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They would build against one torch and run beside another."""
+        monkeypatch.setattr(lif_backend, "isolated_by_pip", lambda: False)
+        monkeypatch.setattr(lif_backend, "_OUTER_PYTHON", outer)
+        monkeypatch.setattr(lif_backend, "_TORCH_FOUND", False)
+        with pytest.raises(SystemExit, match=f"^error: .*{said}"):
+            lif_backend.get_requires_for_build_wheel()
+        assert lif_backend.get_requires_for_build_sdist() == []
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "expected"),
+        [
+            (
+                "build-env-x",
+                "command = /my env/bin/python -m venv --without-pip /tmp/x",
+                "/my env/bin/python",
+            ),
+            ("build-env-x", "uv = 0.9", None),
+            ("build-env-x", None, None),
+            # One's own environment, built in without isolation: what made it is another one.
+            (".venv", "command = /usr/bin/python3 -m venv .venv", None),
+            (".tmpAbC", "uv = 0.9", None),
+        ],
+    )
+    def test_the_python_around_an_isolated_build(
+        self,
+        name: str,
+        settings: str | None,
+        expected: str | None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        prefix = tmp_path / name
+        prefix.mkdir()
+        if settings is not None:
+            (prefix / "pyvenv.cfg").write_text(f"home = /usr/bin\n{settings}\n")
+        monkeypatch.setattr(sys, "prefix", str(prefix))
+        monkeypatch.setattr(lif_backend, "isolated_by_pip", lambda: False)
+        assert lif_backend.outer_python() == expected
+        monkeypatch.setattr(lif_backend, "isolated_by_pip", lambda: True)
+        assert lif_backend.outer_python() == sys.executable
+
+    def test_python_m_build_finds_the_torch_of_its_own_environment(self, tmp_path: Path) -> None:
+        """In an environment made as `build` makes it, with a setuptools that only has the right name."""
+        isolated = tmp_path / "build-env-test"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", isolated], check=True)
+        hooks = ("prepare_metadata_for_build_wheel", "prepare_metadata_for_build_editable")
+        stub = next(isolated.glob("lib/python*/site-packages")) / "setuptools"
+        stub.mkdir()
+        (stub / "__init__.py").touch()
+        (stub / "build_meta.py").write_text(
+            "".join(f"{name} = None\n" for name in (*hooks, "build_wheel", "build_editable", "build_sdist"))
+        )
+        script = (
+            "import lif_backend\n"
+            "from importlib import metadata\n"
+            "print(lif_backend.get_requires_for_build_wheel(), metadata.version('torch'))\n"
+        )
+        done = subprocess.run(
+            [isolated / "bin" / "python", "-c", script],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT / "build_backend",
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["[]", metadata.version("torch")]
+
+    def test_setuptools_is_asked_for_by_name(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", "import lif_backend"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT / "build_backend",
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: .*`uv pip install setuptools ninja`.*\n", done.stderr), done.stderr
 
     def test_finds_the_torch_of_this_environment_without_its_folder_on_the_path(self) -> None:
         # As in pip's isolated build: site-packages is off sys.path, and sysconfig still names it.

@@ -49,6 +49,13 @@ def test_distributed_tensors(found: tuple[Found, Found]) -> None:
                 torch.testing.assert_close(other, mine, rtol=1e-5, atol=1e-6)
 
 
+def test_each_process_keeps_its_own_state(found: tuple[Found, Found]) -> None:
+    for results in found:
+        assert set(results["streaming"]) == {"plain", "current"}
+        for name, apart in results["streaming"].items():
+            assert apart == 0, name
+
+
 def test_what_a_distributed_tensor_cannot_be(found: tuple[Found, Found]) -> None:
     for message, expected in zip(
         found[1]["errors"],

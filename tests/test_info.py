@@ -68,6 +68,18 @@ def test_libraries_are_found_from_the_source_folder(tmp_path: Path, monkeypatch:
     assert _build_facts.library_folder.__wrapped__() == installed
 
 
+def test_libraries_of_an_editable_install_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site-packages" / _build_facts.EDITABLE_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "_kernels.so").touch()
+    info = folder.parent / "lif_cuda-0.1.0.dist-info"
+    info.mkdir()
+    found = [_build_facts.metadata.Distribution.at(info)]
+    monkeypatch.setattr(_build_facts, "__file__", str(tmp_path / "source" / "_build_facts.py"))
+    monkeypatch.setattr(_build_facts.metadata, "distributions", lambda **kwargs: found)
+    assert _build_facts.library_folder.__wrapped__() == folder
+
+
 def test_no_libraries_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_build_facts, "__file__", str(tmp_path / "_build_facts.py"))
     monkeypatch.setattr(_build_facts.metadata, "distributions", lambda **kwargs: [])

@@ -12,7 +12,7 @@ from compare import GRADIENT_LAYOUTS, assert_identical, autograd_in_python, laid
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lif_cuda import LIF, ReferenceLIF, _layout, functional, reference
+from lif_cuda import LIF, ReferenceLIF, _layout, _ops, functional, reference
 
 T, B, C, H, W = 6, 2, 3, 8, 8
 
@@ -92,7 +92,7 @@ class GradientsSeen(TorchDispatchMode):
         self.tensors: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional._ops.lif_backward:
+        if func is _ops.lif_backward:
             self.tensors += args[1]
         return func(*args, **(kwargs or {}))
 

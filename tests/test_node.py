@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lif_cuda import _autograd, _build_facts, functional
+from lif_cuda import _autograd, _build_facts, _ops, _plan, functional
+from lif_cuda._options import CallOptions
+from lif_cuda._parameters import Parameters
 from lif_cuda.surrogate import Rectangle
 
 needs_node = pytest.mark.skipif(_autograd._NODE is None, reason="Python records the calls")
@@ -105,7 +107,7 @@ def test_subclasses_see_the_operators(recorded_by: RecordedBy) -> None:
     x = series(5, 2, 7)
     with recorded_by():
         out, state = functional.lif(x.as_subclass(Watched), 0.9)
-    assert functional._ops.lif_forward in seen and type(out) is type(state) is Watched
+    assert _ops.lif_forward in seen and type(out) is type(state) is Watched
     assert torch.equal(out.as_subclass(Tensor), functional.lif(x, 0.9)[0])
 
 
@@ -174,26 +176,12 @@ def test_compiled_autograd(options: dict[str, Any], steps: int, recorded_by: Rec
 @needs_node
 def test_wrong_arguments_raise() -> None:
     """A backstop: lif_cuda.functional gives what it should."""
-    call = functional._new_plan(
+    call = _plan.new_plan(
         series(5, 2, 7),
-        functional.Parameters(torch.full((7,), 0.9), 1.0, 0.0, 1.0, None, None, None),
+        Parameters(torch.full((7,), 0.9), 1.0),
         None,
-        functional.CallOptions(
-            None,
-            0,
-            None,
-            "spikes",
-            "subtract",
-            False,
-            False,
-            False,
-            False,
-            0.0,
-            0,
-            Rectangle(1.0),
-            True,
-            "input",
-        ),
+        CallOptions(surrogate=Rectangle(1.0)),
+        None,
     ).node
     x, beta = series(5, 2, 7), torch.full((7,), 0.9)
     assert call is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,13 @@ from lif_cuda.surrogate import (
 )
 
 A = 1.7
+
+
+def held_cosine(z: Tensor) -> Tensor:
+    """A derivative that is constant beyond the default reach, as its table is."""
+    return torch.cos(z.clamp(-2.0, 2.0))
+
+
 # Each with its derivative written anew, and whether that integrates to 1: the derivative of a step.
 FORMULAS: list[tuple[Surrogate, Callable[[Any], Any], bool]] = [
     (FastSigmoid(A), lambda z: 1 / (1 + A * abs(z)) ** 2, False),
@@ -119,28 +127,77 @@ def test_a_table_is_as_exact_as_it_says() -> None:
     def bump(z: Tensor) -> Tensor:
         return torch.exp(-z * z) * torch.cos(z)
 
-    coarse, fine = Custom(bump, reach=3.0, points=33), Custom(bump, reach=3.0, points=2049)
-    z = torch.rand(100_000, dtype=torch.float64) * 6 - 3
+    coarse, fine = Custom(bump, reach=6.0, points=65), Custom(bump, reach=6.0, points=4097)
+    z = torch.rand(100_000, dtype=torch.float64) * 48 - 24
     for surrogate in (coarse, fine):
         error = (surrogate.derivative(z) - bump(z)).abs().max().item()
         assert error <= 1.01 * surrogate.error_bound
     # Four times the points, a sixteenth of the error; 64 times, a 4096th.
     assert coarse.error_bound / fine.error_bound == pytest.approx(4096, rel=0.05)
-    nodes = torch.linspace(-3, 3, 33, dtype=torch.float64)
+    nodes = torch.linspace(-6, 6, 65, dtype=torch.float64)
     torch.testing.assert_close(coarse.derivative(nodes), bump(nodes), rtol=0, atol=1e-14)
     ends = coarse.derivative(torch.tensor([-9.0, 9.0], dtype=torch.float64))
     torch.testing.assert_close(ends, bump(nodes[[0, -1]]))
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_the_error_bound_covers_what_is_held_beyond_reach(side: float) -> None:
+    """On either side: here h is 1 but for a bump at three times the reach, which the end value misses."""
+
+    def bump(z: Tensor) -> Tensor:
+        return 1 + 0.5 * torch.exp(-((z - 6 * side) ** 2))
+
+    with pytest.warns(UserWarning) as caught:
+        surrogate = Custom(bump, reach=2.0, scale=-3.0)
+    assert surrogate.error_bound == pytest.approx(1.5, rel=1e-3)
+    assert caught[0].filename == __file__
+    message = str(caught[0].message)
+    for part in (
+        "Custom: bump has not faded at reach=2",
+        "off by up to 0.5",
+        "larger reach",
+        "z.clamp(-2, 2)",
+    ):
+        assert part in message
+
+
+def test_a_table_of_what_has_not_faded_is_as_exact_as_it_says() -> None:
+    with pytest.warns(UserWarning, match="has not faded at reach=1"):
+        surrogate = Custom(lambda z: 1 / (1 + z * z), reach=1.0)
+    z = torch.linspace(-4, 4, 10_001, dtype=torch.float64)
+    error = (surrogate.derivative(z) - 1 / (1 + z * z)).abs().max().item()
+    assert error == pytest.approx(0.5 - 1 / 17)
+    assert error <= surrogate.error_bound * (1 + 1e-12)
+
+
+SILENT: dict[str, Callable[[], Custom]] = {
+    "faded": lambda: Custom(lambda z: torch.exp(-z * z), reach=4.0),
+    "under 1 %": lambda: Custom(lambda z: 1 / (1 + z * z), reach=11.0),
+    "constant": lambda: Custom(torch.ones_like),
+    "constant beyond": lambda: Custom(lambda z: torch.cos(z.clamp(-2.0, 2.0))),
+    "zero": lambda: Custom(torch.zeros_like),
+    "not a number beyond": lambda: Custom(lambda z: torch.sqrt(4 - z * z), reach=2.0),
+}
+
+
+@pytest.mark.parametrize("make", SILENT.values(), ids=SILENT)
+def test_nothing_is_said_of_what_is_held_rightly(make: Callable[[], Custom]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surrogate = make()
+        pickle.loads(pickle.dumps(surrogate))
+    assert surrogate.error_bound < 0.05
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_table_in_the_kernels(dtype: torch.dtype) -> None:
-    surrogate = Custom(lambda z: 1 / (1 + z.abs()) ** 3, reach=2.5, points=100, scale=0.6)
+    surrogate = Custom(lambda z: 1 / (1 + z.abs().clamp(max=2.5)) ** 3, reach=2.5, points=100, scale=0.6)
     z = torch.linspace(-4, 4, 9999, dtype=dtype)
     assert torch.equal(_single_step(functional.lif, z, surrogate), _single_step(reference.lif, z, surrogate))
 
 
 def test_the_error_bound_is_that_of_the_scaled_derivative() -> None:
-    plain, scaled = Custom(torch.cos, points=9), Custom(torch.cos, points=9, scale=-50.0)
+    plain, scaled = Custom(held_cosine, points=9), Custom(held_cosine, points=9, scale=-50.0)
     assert plain.error_bound > 1e-3
     assert scaled.error_bound == pytest.approx(50 * plain.error_bound)
 
@@ -151,8 +208,8 @@ def test_a_table_may_be_made_by_autograd() -> None:
         return torch.autograd.grad(torch.sigmoid(4 * z).sum(), z)[0]
 
     with torch.no_grad():
-        surrogate = Custom(derivative)
-    z = torch.linspace(-1.5, 1.5, 501, dtype=torch.float64)
+        surrogate = Custom(derivative, reach=3.0)
+    z = torch.linspace(-4.5, 4.5, 501, dtype=torch.float64)
     torch.testing.assert_close(
         surrogate.derivative(z), Sigmoid(4.0).derivative(z), rtol=0, atol=1.01 * surrogate.error_bound
     )
@@ -160,7 +217,7 @@ def test_a_table_may_be_made_by_autograd() -> None:
 
 def test_a_table_first_read_in_a_trace_or_in_inference_is_an_ordinary_tensor() -> None:
     cpu = torch.device("cpu")
-    traced, inferred = Custom(torch.cos, points=17), Custom(torch.cos, points=19)
+    traced, inferred = Custom(held_cosine, points=17), Custom(held_cosine, points=19)
     with FakeTensorMode():
         traced.values(torch.float32, cpu)
     assert type(traced.values(torch.float32, cpu)) is Tensor
@@ -172,8 +229,8 @@ def test_a_table_first_read_in_a_trace_or_in_inference_is_an_ordinary_tensor() -
 
 def test_a_table_does_not_depend_on_the_default_device() -> None:
     with torch.device("meta"):
-        surrogate = Custom(torch.cos)
-    assert surrogate == Custom(torch.cos)
+        surrogate = Custom(held_cosine)
+    assert surrogate == Custom(held_cosine)
 
 
 def test_outside_a_rectangle_is_zero_without_a_sign() -> None:
@@ -183,13 +240,31 @@ def test_outside_a_rectangle_is_zero_without_a_sign() -> None:
     assert h.signbit().tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("surrogate", [*(f[0] for f in FORMULAS), Custom(torch.cos)], ids=repr)
+@pytest.mark.parametrize("surrogate", [*(f[0] for f in FORMULAS), Custom(held_cosine)], ids=repr)
 def test_they_are_values(surrogate: Surrogate) -> None:
     again = pickle.loads(pickle.dumps(surrogate))
     assert again == surrogate and hash(again) == hash(surrogate)
     assert type(surrogate).__name__ in repr(surrogate)
     z = torch.linspace(-1, 1, 7)
     assert torch.equal(again.derivative(z), surrogate.derivative(z))
+
+
+@pytest.mark.parametrize("number", [np.float32(1.5), np.float64(1.5), np.float16(1.5), np.int64(2)], ids=repr)
+@pytest.mark.parametrize("make", [type(f[0]) for f in FORMULAS], ids=lambda c: c.__name__)
+def test_numpy_scalars_are_numbers(make: type[Surrogate], number: Any) -> None:
+    names = [name for name in vars(make()) if name != "scale"]
+    for given in ({name: number for name in (*names, "scale")}, {"scale": number}):
+        surrogate = make(**given)
+        plain = make(**{name: float(number) for name in given})
+        assert surrogate == plain and hash(surrogate) == hash(plain)
+        assert all(type(value) in (float, type(None)) for value in vars(surrogate).values())
+        assert pickle.dumps(surrogate) == pickle.dumps(plain)
+
+
+def test_numpy_scalars_are_numbers_of_a_table() -> None:
+    given = Custom(held_cosine, reach=np.float32(2.0), points=np.int64(33), scale=np.float64(0.5))  # type: ignore[arg-type]
+    plain = Custom(held_cosine, reach=2.0, points=33, scale=0.5)
+    assert given == plain and pickle.dumps(given) == pickle.dumps(plain)
 
 
 def test_a_lambda_can_be_pickled() -> None:
@@ -201,6 +276,13 @@ def test_a_lambda_can_be_pickled() -> None:
 BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: ATan(0.0), ValueError, r"ATan: alpha must be a finite number above 0, got 0"),
     (lambda: Sigmoid("4"), TypeError, r"Sigmoid: alpha must be a number, got str"),  # type: ignore[arg-type]
+    (lambda: Sigmoid(np.array(4.0)), TypeError, r"number, got ndarray of shape \(\); .*\.item\(\)"),  # type: ignore[arg-type]
+    (lambda: Sigmoid(torch.tensor(4.0)), TypeError, r"got Tensor of shape \(\); .*\.item\(\)"),  # type: ignore[arg-type]
+    (lambda: Custom(held_cosine, reach=np.ones(2)), TypeError, r"Custom: reach .* ndarray of shape \(2,\)"),  # type: ignore[arg-type]
+    (lambda: Sigmoid(np.bool_(True)), TypeError, r"Sigmoid: alpha must be a number, got bool"),  # type: ignore[arg-type]
+    (lambda: Sigmoid(True), TypeError, r"Sigmoid: alpha must be a number, got bool; give an int or a float"),
+    (lambda: Sigmoid(10**400), ValueError, r"Sigmoid: alpha must be a finite number above 0, got inf"),
+    (lambda: Sigmoid(np.float32("nan")), ValueError, r"alpha must be a finite number above 0, got nan"),  # type: ignore[arg-type]
     (lambda: Triangle(scale=math.inf), ValueError, r"Triangle: scale must be a finite number, got inf"),
     (lambda: StraightThrough(scale=math.nan), ValueError, r"StraightThrough: scale must be"),
     (lambda: ATan(1.5e308), ValueError, r"ATan: slope must be a finite number, got inf"),
@@ -209,6 +291,7 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Custom(torch.cos, name=3), TypeError, r"Custom: name must be a str or None, got int"),  # type: ignore[arg-type]
     (lambda: Custom(3), TypeError, r"Custom: function must be callable, got int"),  # type: ignore[arg-type]
     (lambda: Custom(torch.cos, points=1), ValueError, r"Custom: points must be in \[2, 65536\], got 1"),
+    (lambda: Custom(lambda z: z * 1j), ValueError, r"finite real values .*complex.*\.real"),
     (lambda: Custom(torch.cos, points=2.0), TypeError, r"Custom: points must be an int"),  # type: ignore[arg-type]
     (lambda: Custom(torch.cos, reach=0), ValueError, r"Custom: reach must be a finite number above 0"),
     (lambda: Custom(lambda z: z.sum()), ValueError, r"Custom: function must work elementwise"),

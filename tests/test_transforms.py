@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
 
 import lif_cuda
-from lif_cuda import functional, reference, surrogate
+from lif_cuda import _ops, functional, reference, surrogate
 
 SAMPLES = 3
 # One sample's x and options: time first and last but one, short rows, checkpoints, every family option.
@@ -107,10 +107,8 @@ def test_mapped_states_and_decays() -> None:
 def test_an_x_for_all_samples_is_not_copied(time_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor the gradient of a decay of each sample wrong: backward reads x for each as forward does."""
     seen = []
-    forward = functional._ops.lif_forward
-    monkeypatch.setattr(
-        functional._ops, "lif_forward", lambda x, *others: (seen.append(x), forward(x, *others))[1]
-    )
+    forward = _ops.lif_forward
+    monkeypatch.setattr(_ops, "lif_forward", lambda x, *others: (seen.append(x), forward(x, *others))[1])
     x, betas = torch.randn(9, 4, 80, dtype=torch.float64), torch.rand(SAMPLES, dtype=torch.float64)
     options: dict[str, Any] = {"time_dim": time_dim}
     gradients = vmap(grad(lambda beta: loss(functional.lif, x, beta, options)))(betas)

@@ -1,6 +1,7 @@
 // The facts of this build, for `python -m lif_cuda info`. setup.py passes them as macros.
 //
-// A module of its own: pybind11 in the operator libraries would tie them to Python.
+// A module of its own: pybind11 in the operator libraries would tie them to Python. Its headers are torch's;
+// of torch itself there is nothing in it.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
