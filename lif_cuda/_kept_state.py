@@ -96,8 +96,11 @@ class KeptState:
 
 
 def detached(state: NeuronState) -> NeuronState:
-    """The state without its history."""
-    return NeuronState._make(None if tensor is None else tensor.detach() for tensor in state)
+    """The state without its history.
+
+    From a list, here and below: torch.compile of torch 2.11 cannot make a tuple of a generator that it keeps.
+    """
+    return NeuronState._make([None if tensor is None else tensor.detach() for tensor in state])
 
 
 def checked_start(state: object) -> NeuronState | None:
@@ -124,10 +127,10 @@ def _ready(state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
             f"{tuple(state.membrane.shape)}; call reset_state() before another batch size"
         )
     dtype = STATE_DTYPES.get(x.dtype, x.dtype)
-    ready = NeuronState._make(None if tensor is None else tensor.to(dtype) for tensor in state)
+    ready = NeuronState._make([None if tensor is None else tensor.to(dtype) for tensor in state])
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return ready
     if state.membrane.is_inference():
         # Made in inference mode, from which autograd takes nothing but copies.
-        return NeuronState._make(None if tensor is None else tensor.clone() for tensor in ready)
+        return NeuronState._make([None if tensor is None else tensor.clone() for tensor in ready])
     return ready

@@ -24,7 +24,8 @@ is_traced = torch._C._is_tracing
 def makes_a_program() -> bool:
     """Whether the call is exported or traced: what it does is to be done again, on other tensors."""
     if torch.compiler.is_compiling():  # which cannot ask the tracer
-        return torch.compiler.is_exporting()
+        # torch.compiler.is_exporting() returns this; torch.compile of torch 2.11 takes it for True always.
+        return torch.compiler._is_exporting_flag
     return bool(is_traced())
 
 
