@@ -34,7 +34,7 @@ EXACT_SURROGATES = (
     Triangle(0.8),
     Rectangle(0.7),
     StraightThrough(),
-    Custom(lambda z: 1 / (1 + z * z), reach=1.5, points=65),
+    Custom(lambda z: 1 / (1 + z.clamp(-1.5, 1.5) ** 2), reach=1.5, points=65),
 )
 
 

@@ -44,7 +44,7 @@ LAYERS: list[tuple[str, Callable[[], nn.Module], Callable[[int], Tensor]]] = [
         ),
         lambda b: torch.randn(T, b, 3, 8, 8).to(torch.bfloat16),
     ),
-    ("table", lambda: LIF(surrogate=Custom(torch.cos)), lambda b: torch.randn(T, b, 8)),
+    ("table", lambda: LIF(surrogate=Custom(lambda z: torch.exp(-4 * z * z))), lambda b: torch.randn(T, b, 8)),
     ("network", lambda: SNNClassifier(6, 5, 4), lambda b: torch.randn(b, 6)),
 ]
 

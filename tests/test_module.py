@@ -47,7 +47,7 @@ SAVED: dict[str, Callable[[type[LIFModule]], LIFModule]] = {
     "all states": lambda cls: cls(7, alpha=0.7, kappa=0.2, rho=0.8, learn_rho=True, refractory=1),
     "buffers": lambda cls: cls(beta=torch.linspace(0.1, 0.9, 7), threshold=torch.linspace(0.5, 1, 7)),
     "stateful": lambda cls: cls(7, learn_beta=True, alpha=0.7, stateful=True, save_state=True),
-    "table": lambda cls: cls(7, learn_gain=True, surrogate=Custom(lambda z: 1 / (1 + z * z))),
+    "table": lambda cls: cls(7, learn_gain=True, surrogate=Custom(lambda z: torch.exp(-4 * z * z))),
     "several outputs": lambda cls: cls(7, learn_beta=True, output=("rate", "trace"), return_state=False),
 }
 
@@ -354,7 +354,7 @@ def test_in_processes_and_threads_of_their_own(how: str, tmp_path: Path) -> None
 
 
 def test_one_layer_in_many_threads() -> None:
-    layer = LIF(70, learn_beta=True, learn_threshold=True, surrogate=Custom(lambda z: 1 / (1 + z.abs())))
+    layer = LIF(70, learn_beta=True, learn_threshold=True, surrogate=Custom(lambda z: torch.exp(-4 * z * z)))
     inputs = [series(25, 1 + seed % 3, 70, seed=seed) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda x: learn(layer, x), inputs))
