@@ -493,8 +493,8 @@ class Custom(Surrogate):
         if beyond > 0.01 * largest:
             warnings.warn(
                 f"Custom: {name} has not faded at reach={reach:g}. Beyond it the value at the end is held, "
-                f"which is off by up to {beyond:.3g}; the largest within reach is {largest:.3g}. Give a larger "
-                f"reach; or, if the held value is meant, function(z.clamp(-{reach:g}, {reach:g}))",
+                f"which is off by up to {beyond:.3g}; the largest within reach is {largest:.3g}. Give a "
+                f"larger reach; or, if the held value is meant, function(z.clamp(-{reach:g}, {reach:g}))",
                 UserWarning,
                 stacklevel=2,
             )
