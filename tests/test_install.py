@@ -111,7 +111,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert compiler is not None, "no C++ compiler; set CXX"
     for path in (tools, cache):
         path.mkdir()
-    wrapper = tools / Path(compiler).name
+    # The tools of the system but ninja, which a machine need not have.
+    for tool in (path for name in os.defpath.split(os.pathsep) for path in Path(name).iterdir()):
+        if tool.name not in ("ninja", "uv") and not (tools / tool.name).is_symlink():
+            (tools / tool.name).symlink_to(tool)
+    (tools / "uv").symlink_to(uv.find_uv_bin())
+    # Off the PATH, and of a name of its own: a compiler that calls another by name must not find this one.
+    wrapper = folder / "cached-compiler"
     script = ROOT / "tests" / "_cached_compiler.py"
     wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -E -S "{script}" "{cache}" "{compiler}" "$@"\n')
     wrapper.chmod(0o755)
@@ -135,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LD_PRELOAD", "MAX_JOBS")}
     environ = {
         **kept,
-        "PATH": os.pathsep.join([str(env / "bin"), str(Path(uv.find_uv_bin()).parent), os.defpath]),
+        "PATH": os.pathsep.join([str(env / "bin"), str(tools)]),
         "VIRTUAL_ENV": str(env),
         "CXX": str(wrapper),
         "LIF_CUDA_BUILD": "cpu",
@@ -144,8 +150,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "UV_CACHE_DIR": str(folder / "uv"),
     }
     place = Place(env, source, environ)
-    done: set[str] = set()
-    copy_distribution("torch", place.packages, done)
+    # A torch that pip installed has put its own setuptools in the place of the one that venv brings.
+    place.run("if pip show --quiet setuptools; then pip uninstall --yes setuptools; fi")
+    copy_distribution("torch", place.packages, set())
     return place
 
 
@@ -189,7 +196,7 @@ def test_uv_stops_where_it_hides_the_torch(place: Place) -> None:
 
 
 def test_a_uv_project(place: Place, tmp_path: Path) -> None:
-    """torch is in the environment already, and no matter of the project: another would be fetched."""
+    """torch is there already, and no matter of the project's, which would fetch one of its own."""
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "user"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["lif_cuda"]\n'
         f"[tool.uv]\n{UV_PROJECT}\n"
