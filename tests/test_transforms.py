@@ -174,7 +174,8 @@ def test_transforms_in_compiled_code(transform: Callable[..., Any]) -> None:
     torch.compiler.reset()
     assert torch.equal(torch.compile(transform(of), backend="aot_eager")(x), expected)
     torch.compiler.reset()
-    with pytest.raises(RuntimeError, match="does not reach the fused LIF"):
+    # Torch 2.11 stops at the surrogate, in words of its own.
+    with pytest.raises(RuntimeError, match="does not reach the fused LIF|in sourceless builder"):
         torch.compile(transform(of), fullgraph=True, backend="aot_eager")(x)
 
 
