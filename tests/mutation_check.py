@@ -133,8 +133,9 @@ def build_cpu(folder: Path) -> None:
     assert compiler is not None, "no C++ compiler"
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
-    sources = ["bindings/schema", "bindings/ops_cpu", "cpu/lif_baseline"]
-    sources += ["cpu/lif_avx2", "cpu/lif_avx512"] if x86 else []
+    levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
+    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward") for level in levels]
+    sources += ["bindings/schema", "bindings/ops_cpu"]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",
