@@ -6,7 +6,7 @@
 A revision is what git knows by that name; ``.`` is the working tree. Each is compiled without torch and
 loaded into this one process, where all take turns, and must give the bits of the first. Memory is taken
 once, and its tensors begin at other places of their pages in each round: a kernel can be twice as slow
-where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/rows.inl). The copy
+where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/level/access.inl). The copy
 moves what forward has to move, and ``x + g`` what the way back has to. Of the rounds in which the processor
 was disturbed (_turns.py) the medians stand apart.
 """
@@ -66,7 +66,7 @@ def compiled(revision: str, folder: Path) -> ctypes.CDLL:
         raise SystemExit("no C++ compiler: set CXX to one")
     flags = [*CXX_FLAGS, "-std=c++20", "-fPIC", f"-I{source / 'csrc'}"]
     driver = _ROOT / "bench" / "revisions.cpp"
-    sources = [driver, *sorted((source / "csrc" / "cpu").glob("lif_*.cpp"))]
+    sources = [driver, *sorted((source / "csrc" / "cpu").glob("*.cpp"))]
     folder.mkdir(exist_ok=True)
 
     def compile_one(path: Path) -> str:

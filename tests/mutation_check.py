@@ -34,8 +34,15 @@ WIDE_FORWARD, WIDE_BACKWARD, LONG_FORWARD, LONG_BACKWARD, ANY = (
     f"csrc/cuda/{name}.cuh"
     for name in ("wide_forward", "wide_backward", "long_forward", "long_backward", "general")
 )
-ROWS, PLAIN, PLAIN_ROWS, BACK, GENERAL = (
-    f"csrc/cpu/{name}.inl" for name in ("rows", "plain", "plain_rows", "plain_backward", "general")
+PLAIN, PLAIN_ROWS, RECOMPUTE, BACK = (
+    f"csrc/cpu/level/plain_{name}.inl" for name in ("forward", "rows", "recompute", "backward")
+)
+CPU_ROWS, CPU_FORWARD, CPU_BACKWARD = (
+    f"csrc/cpu/level/wide_{name}.inl" for name in ("rows", "forward", "backward")
+)
+VECTOR, WORKSPACE, CPU_ACCESS, CPU_READOUT, STRIP, CPU_COLUMN, CPU_SLOPES = (
+    f"csrc/cpu/level/{name}.inl"
+    for name in ("vector", "workspace", "access", "readout", "strip", "column", "slopes")
 )
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
@@ -58,40 +65,57 @@ MUTATIONS = [
     Mutation("silence a step short", STEP, "? refractory : fewer;", "? refractory - number<S>(1) : fewer;"),
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
-    Mutation("cpu: missing detach", GENERAL, "detached = neuron.detach_reset || neuron.delayed", "detached = false"),
-    Mutation("cpu: lost tail", ROWS, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
-    Mutation("cpu: repeat ignored", ROWS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
-    Mutation("cpu: count as rate", ROWS, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
-    Mutation("cpu: checkpoint late", GENERAL, "until_checkpoint = args.checkpoint_every - 1;", "until_checkpoint = args.checkpoint_every;"),
-    Mutation("cpu: states swapped", GENERAL, "state[~t & 1];\n    if (checkpoint", "state[t & 1];\n    if (checkpoint"),
-    Mutation("cpu: silent neurons learn", GENERAL, "clear_row(rows.h, silence, n);", ""),
-    Mutation("cpu: trace gradient lost", GENERAL, "add_row(a, read_row(args.grad_trace, block, t, rows.trace), n);", ""),
-    Mutation("cpu: gain forgotten", GENERAL, "gain ? product_row(through_input", "false ? product_row(through_input"),
+    Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
+    Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
+    Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
+    Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: checkpoint late", CPU_FORWARD, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
+    Mutation("cpu: a tile over a checkpoint", CPU_FORWARD, "smaller(steps - t, until_checkpoint));", "steps - t);"),
+    Mutation("cpu: one checkpoint for all states", CPU_BACKWARD, "args.checkpoints + slot++ * neurons", "args.checkpoints + slot * neurons"),
+    Mutation("cpu: silent neurons learn", CPU_BACKWARD, "kind.refractory ? (silent > number<V>(0) ? number<V>(0) : h) : h;", "h;"),
+    Mutation("cpu: trace gradient lost", CPU_BACKWARD, "a = add(a, load(tile.grad_trace.at(j, i + k * kLane)));", "a = add(a, V{});"),
+    Mutation("cpu: gain forgotten", CPU_ROWS, "own.gain = load(rows.parameter[kGain] + i);", "own.gain = number<Vector<S>>(1);"),
+    Mutation("cpu: strict forgotten", CPU_ROWS, "const bool stricter = neuron.strict && !neuron.adaptive;", "const bool stricter = false;"),
+    Mutation("cpu: an adaptive neuron is strict twice", CPU_ROWS, "const bool stricter = neuron.strict && !neuron.adaptive;", "const bool stricter = neuron.strict;"),
+    Mutation("cpu: end of a block, read", STRIP, "if (from.data == nullptr || (!from.uniform && n % kWideGroup<S> == 0)) {", "if (from.data == nullptr || !from.uniform) {"),
+    Mutation("cpu: end of a block, written", STRIP, "direct_ = to.data == nullptr || n % kWideGroup<S> == 0;", "direct_ = true;"),
+    Mutation("cpu: end of a block, one step", STRIP, "copy_row(to_.at(j, 0), data_ + j * kWideStrip<S>, n);", "copy_row(to_.at(j, 0), data_, n);"),
+    Mutation("cpu: membrane of this step", CPU_COLUMN, "shares ? Rows<S>{u.data - stride, stride, false}", "shares ? Rows<S>{u.data, stride, false}"),
+    Mutation("cpu: membrane not kept", CPU_COLUMN, "return learn || (neuron.delayed && neuron.reset == Reset::zero);", "return learn;"),
+    Mutation("cpu: a threshold that stands", CPU_SLOPES, "if (b != nullptr) {", "if (false) {"),
+    Mutation("cpu: another shape", CPU_SLOPES, "slopes_strip<Shape::gaussian>", "slopes_strip<Shape::piecewise_exp>"),
+    Mutation("cpu: neighbours swapped", CPU_SLOPES, "return table_line(low, high,", "return table_line(high, low,"),
+    Mutation("cpu: first spike after the rest", CPU_BACKWARD, "const bool steady = is_steady(args) && !tile.timed;", "const bool steady = is_steady(args);"),
+    Mutation("cpu: later than the first spike", CPU_BACKWARD, "store(rows.later + at, first_spike_earlier(load(rows.grad_first + at), later, was[k].s));", ""),
+    Mutation("cpu: bits of one step", CPU_BACKWARD, "words, fired_bit(t + j), S(1), size);", "words, fired_bit(t), S(1), size);"),
+    Mutation("cpu: a word of bits begins anew", CPU_FORWARD, "if (t % kStepsOfWord == 0) {", "if (t == 0) {"),
+    Mutation("cpu: counts, and the spikes alone", CPU_FORWARD, "const bool further = is_counted(args) ||", "const bool further ="),
+    Mutation("cpu: digits of NaN", VECTOR, "kExact ? bits : value != value ? bits | kQuiet : nearest_bfloat16(bits);", "kExact ? bits : nearest_bfloat16(bits);"),
     Mutation("plain: leak forgotten", BACK, "a.at[k] = mul(beta.at[k], d.at[k]);", "a.at[k] = d.at[k];"),
     Mutation("plain: end of a block", PLAIN, "if (whole < n) {\n    Tail<T> x,", "if (whole + 1 < n) {\n    Tail<T> x,"),
-    Mutation("plain: end of a block, slopes", BACK, "if (whole < n) {\n    Tail<T> x;", "if (whole + 1 < n) {\n    Tail<T> x;"),
+    Mutation("plain: end of a block, slopes", RECOMPUTE, "if (whole < n) {\n    Tail<T> x;", "if (whole + 1 < n) {\n    Tail<T> x;"),
     Mutation("plain: end of a block, backward", BACK, "if (whole < n) {\n    Tail<T> g,", "if (whole + 1 < n) {\n    Tail<T> g,"),
     Mutation("plain: checkpoint late", PLAIN, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
     Mutation("plain: a tile over a checkpoint", PLAIN, "smaller(most, smaller(steps - t, until_checkpoint));", "smaller(most, steps - t);"),
     Mutation("plain: missing detach", BACK, "neuron.detach_reset ? backward_groups<kReset, true>(", "neuron.detach_reset ? backward_groups<kReset, false>("),
     Mutation("plain: first step of a chunk", BACK, "tile.first = t == begin;", "tile.first = t == 0;"),
-    Mutation("plain: counts forgotten", BACK, "tile.counted = constant != nullptr;", "tile.counted = false;"),
-    Mutation("plain: gain forgotten", BACK, "if (rows.has_gain) {\n      d =", "if (false) {\n      d ="),
-    Mutation("plain: gain forgotten, slopes", BACK, "if (!kUnit && rows.has_gain) {", "if (false) {"),
-    Mutation("plain: a scale is left out", BACK, "const bool unit = !rows.has_gain && tile.scale == S(1);", "const bool unit = !rows.has_gain;"),
+    Mutation("plain: counts forgotten", BACK, "constant = load_group(rows.constant + i);", "constant = Group<S>{};"),
+    Mutation("plain: gain forgotten", PLAIN, "!has_gain(args.parameter) &&", ""),
+    Mutation("plain: gain forgotten, backward", RECOMPUTE, "!has_gain(args.parameter) &&", ""),
+    Mutation("plain: a scale is left out", RECOMPUTE, "const bool unit = tile.scale == S(1);", "const bool unit = true;"),
     Mutation("plain: threshold alone", BACK, "if (tile.by_theta) {", "if (false) {"),
     Mutation("plain: a scale is left out on the way", BACK, "const bool unit = surrogate.scale == S(1);", "const bool unit = true;"),
     Mutation("plain: another shape on the way", BACK, "return kSlopes == Slopes::atan ?", "return false ?"),
     Mutation("plain: membrane of this step", BACK, "before = load_group(tile.u.at(j - 1, i));", "before = load_group(tile.u.at(j, i));"),
-    Mutation("plain: counts beside spikes", BACK, "|| moves == counted) {", "|| (!moves && !counted)) {"),
-    Mutation("plain: repeated gradient, no counts", ROWS, "any ? add_row(sum, term, n) : copy_row(sum, term, n);", "copy_row(sum, term, n);"),
+    Mutation("plain: counts beside spikes", RECOMPUTE, "|| moves == counted) {", "|| (!moves && !counted)) {"),
+    Mutation("plain: repeated gradient, no counts", CPU_READOUT, "any ? add_row(sum, term, n) : copy_row(sum, term, n);", "copy_row(sum, term, n);"),
     Mutation("plain: odd neurons are even", PLAIN_ROWS, "to[i + 2 * lane + 1] = row[i + kHalf + lane];", "to[i + 2 * lane + 1] = row[i + lane];"),
     Mutation("plain: end of a pair", PLAIN_ROWS, "row[i + j % 2 * kHalf + j / 2] = clean(from[i + j]);", "row[i + j] = clean(from[i + j]);"),
     Mutation("plain: digits of NaN", PLAIN_ROWS, "std::isnan(value) ? std::numeric_limits<S>::quiet_NaN() : value;", "value;"),
     Mutation("plain: a short tile", PLAIN_ROWS, "if (steps == kTileSteps) {", "if (steps >= kTileSteps - 1) {"),
-    Mutation("plain: sum of the last step", BACK, "sum = each(sum, d, plus);", "sum = d;"),
-    Mutation("plain: slopes, and the threshold learns", BACK, " && args.grad_parameter[kThreshold] == nullptr", ""),
-    Mutation("plain: slopes of another shape", BACK, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
+    Mutation("plain: sum of the last step", BACK, "sum = each(sum, d, [](auto one, auto other) { return add(one, other); });", "sum = d;"),
+    Mutation("plain: slopes, and the threshold learns", RECOMPUTE, " && args.grad_parameter[kThreshold] == nullptr", ""),
+    Mutation("plain: slopes of another shape", RECOMPUTE, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
     Mutation("plain: entered the tile, not the step", BACK, "v = load_group(tile.entered.at(j, i));", "v = load_group(tile.entered.at(0, i));"),
     Mutation("plain: streams where it cannot", PLAIN, "bool collide = reinterpret_cast<uintptr_t>(spikes) % kLine != 0;", "bool collide = false;"),
     Mutation("cuda: lost tail", WIDE_FORWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
@@ -133,8 +157,9 @@ def build_cpu(folder: Path) -> None:
     assert compiler is not None, "no C++ compiler"
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
-    sources = ["bindings/schema", "bindings/ops_cpu", "cpu/lif_baseline"]
-    sources += ["cpu/lif_avx2", "cpu/lif_avx512"] if x86 else []
+    levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
+    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward") for level in levels]
+    sources += ["bindings/schema", "bindings/ops_cpu"]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",

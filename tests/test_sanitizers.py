@@ -94,8 +94,9 @@ class Drivers:
                 for level in reversed(LEVELS):  # the wider, the longer it takes: those first
                     # Sanitized it takes minutes: a level that will not run is linked as it is built.
                     of = build if level in RUN[build] else "plain"
-                    source = CSRC / "cpu" / f"lif_{level}.cpp"
-                    jobs.append(pool.submit(self._compile, source, of, BUILDS[of]))
+                    for way in ("backward", "forward"):
+                        source = CSRC / "cpu" / f"{way}_{level}.cpp"
+                        jobs.append(pool.submit(self._compile, source, of, BUILDS[of]))
             objects = [job.result() for job in jobs]
             compile_source([self._compiler, *flags, *objects, "-pthread", "-o", program])
             self._built[build] = program

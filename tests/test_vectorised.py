@@ -1,8 +1,9 @@
-"""The rows of the CPU kernels are vectorised, at the full width of each SIMD level.
+"""The CPU kernels work on whole vectors, at the full width of each SIMD level.
 
-Each loop of csrc/cpu/rows.inl and general.inl that is one pass over a row is looked up in GCC's own report.
-Without it a branch or a possible alias that creeps in costs a factor of 4 to 16, and no result shows it. The
-loops over time of plain*.inl need no vectoriser: they are written in vectors.
+Passes over rows (csrc/cpu/level/rows.inl) are loops for the compiler's vectoriser, and each is looked up in GCC's
+own report. All other arithmetic is written in vectors, and is looked up in the assembly: GCC takes a vector
+operation that the level lacks to pieces in silence, and an index into a vector is a number alone. Without this a
+branch, an alias or such a piece that creeps in costs a factor of 4 to 16, and no result shows it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from pathlib import Path
 import pytest
 from _compile import CSRC, CXX_FLAGS, compile_source, cxx
 
-SOURCES = [CSRC / "cpu" / name for name in ("rows.inl", "general.inl")]
+ROWS = CSRC / "cpu" / "level" / "rows.inl"
+WAYS = ("forward", "backward")
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
+REGISTERS = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
 
-# A pass that computes nothing: it moves cache lines by instructions of its own.
-NOT_ARITHMETIC = frozenset({"stream_row"})
+# Functions whose arithmetic is written in vectors, and how many of each there are at the least: the surrogates
+# for fp32 and fp64, the members of the family for four types.
+IN_VECTORS = {
+    "slopes_strip": 8 * 2,
+    "wide_forward_groups": 12 * 4 * 3,
+    "wide_backward_groups": 14 * 4 * 2,
+    "slopes_groups": 8 * 3,
+}
+# A number alone, multiplied, divided or compared. Additions are left out: a number is spread over a vector by one.
+ALONE = re.compile(r"\tv?(?:mul|div|sqrt|max|min|cmp\w*|u?comi)s[sd]\t")
 
 
 def row_loops(source: str) -> dict[int, str]:
@@ -32,15 +43,20 @@ def row_loops(source: str) -> dict[int, str]:
             function = match.group(1)
         elif line.startswith("}"):
             function = ""
-        elif function.endswith("_row") and function not in NOT_ARITHMETIC and re.match(r"\s+for \(", line):
+        elif function.endswith("_row") and re.match(r"\s+for \(", line):
             found[number] = function
     return found
 
 
-def reported(report: str, source: Path, message: str) -> list[re.Match[str]]:
-    """The lines of GCC's report about a source with a message, as matches; group 1 is the line number."""
+def reported(report: str, message: str) -> list[re.Match[str]]:
+    """The lines of GCC's report about rows.inl with a message, as matches; group 1 is the line number."""
     # Behind a slash: plain_rows.inl is not rows.inl.
-    return list(re.finditer(rf"/{re.escape(source.name)}:(\d+):\d+: {message}", report))
+    return list(re.finditer(rf"/{re.escape(ROWS.name)}:(\d+):\d+: {message}", report))
+
+
+def functions(assembly: str) -> dict[str, str]:
+    """The bodies of the functions of an assembly, by their mangled names."""
+    return dict(re.findall(r"^(_Z\w+):\n(.*?)^\t\.size\t\1,", assembly, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -58,35 +74,68 @@ def compiler() -> str:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("level", WIDTHS)
-def test_rows_are_vectorised(level: str, compiler: str, tmp_path: Path) -> None:
-    report = tmp_path / "report.txt"
-    compile_source(
-        [compiler, *CXX_FLAGS, "-std=c++17", f"-I{CSRC}", f"-fopt-info-vec-all={report}"]
-        + ["-c", CSRC / "cpu" / f"lif_{level}.cpp", "-o", tmp_path / "kernels.o"]
+@pytest.fixture(scope="module", params=WIDTHS)
+def compiled(
+    request: pytest.FixtureRequest, compiler: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, str, str]:
+    """A level, what GCC reports of its loops, and its assembly."""
+    level = request.param
+    folder = tmp_path_factory.mktemp(level)
+    for way in WAYS:
+        compile_source(
+            [compiler, *CXX_FLAGS, "-std=c++17", f"-I{CSRC}", f"-fopt-info-vec-all={folder / way}.txt"]
+            + ["-S", CSRC / "cpu" / f"{way}_{level}.cpp", "-o", folder / f"{way}.s"]
+        )
+    report, assembly = (
+        "".join((folder / f"{way}.{kind}").read_text() for way in WAYS) for kind in ("txt", "s")
     )
-    text = report.read_text()
-    found = 0
-    for source in SOURCES:
-        widest: dict[int, int] = {}
-        for match in reported(text, source, r"optimized: loop vectorized using (\d+) byte vectors"):
-            line, width = int(match[1]), int(match[2])
-            widest[line] = max(width, widest.get(line, 0))
-        # A template is compiled for float and double and several options: none of them may fail.
-        failed = {int(match[1]) for match in reported(text, source, "missed: couldn't vectorize loop")}
+    return level, report, assembly
 
-        # A loop with two versions chooses at run time, and the slow one is slow in silence.
-        versioned = {int(match[1]) for match in reported(text, source, r"optimized:\s+loop versioned")}
 
-        for line, function in row_loops(source.read_text()).items():
-            found += 1
-            if level == "baseline" and function == "narrow_row":
-                continue  # SSE2 lacks what rounding to 16 bits needs
-            where = f"{function}, {source.name}:{line}"
-            assert line not in failed, f"{where}: not vectorised for {level}"
-            assert line not in versioned, f"{where}: __restrict__ is missing"
-            assert widest.get(line) == WIDTHS[level], (
-                f"{where}: {widest.get(line, 0)} bytes at a time at {level}"
-            )
-    assert found >= 25, f"only {found} passes over rows were found in {[s.name for s in SOURCES]}"
+@pytest.mark.slow
+def test_rows_are_vectorised(compiled: tuple[str, str, str]) -> None:
+    level, report, _ = compiled
+    widest: dict[int, int] = {}
+    for match in reported(report, r"optimized: loop vectorized using (\d+) byte vectors"):
+        line, width = int(match[1]), int(match[2])
+        widest[line] = max(width, widest.get(line, 0))
+    # A template is compiled for float and double and several options: none of them may fail.
+    failed = {int(match[1]) for match in reported(report, "missed: couldn't vectorize loop")}
+    # A loop with two versions chooses at run time, and the slow one is slow in silence.
+    versioned = {int(match[1]) for match in reported(report, r"optimized:\s+loop versioned")}
+
+    loops = row_loops(ROWS.read_text())
+    for line, function in loops.items():
+        if level == "baseline" and function == "narrow_row":
+            continue  # SSE2 lacks what rounding to 16 bits needs
+        where = f"{function}, {ROWS.name}:{line}"
+        assert line not in failed, f"{where}: not vectorised for {level}"
+        assert line not in versioned, f"{where}: __restrict__ is missing"
+        assert widest.get(line) == WIDTHS[level], f"{where}: {widest.get(line, 0)} bytes at a time at {level}"
+    assert len(loops) >= 7, f"only {len(loops)} passes over rows were found in {ROWS.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", IN_VECTORS)
+def test_arithmetic_is_in_vectors(compiled: tuple[str, str, str], function: str) -> None:
+    level, _, assembly = compiled
+    bodies = {name: body for name, body in functions(assembly).items() if function in name}
+    assert len(bodies) >= IN_VECTORS[function], f"only {len(bodies)} functions {function} at {level}"
+    for name, body in bodies.items():
+        if level == "baseline" and "4Half" in name:
+            continue  # SSE2 converts one by one
+        product = re.search(rf"\tv?mulp[sd]\t.*{REGISTERS[level]}", body)
+        assert product is not None, f"{name} multiplies no {REGISTERS[level]} at {level}"
+        alone = ALONE.search(body)
+        assert alone is None, f"{name} computes a number alone at {level}: {alone and alone[0].strip()}"
+
+
+@pytest.mark.slow
+def test_tables_are_gathered(compiled: tuple[str, str, str]) -> None:
+    level, _, assembly = compiled
+    # The last of the shapes, as it is mangled.
+    tables = {n: body for n, body in functions(assembly).items() if "slopes_stripILNS_5ShapeE7E" in n}
+    assert len(tables) == 2, f"{len(tables)} functions read tables at {level}"
+    if level != "baseline":  # which cannot
+        for name, body in tables.items():
+            assert re.search(r"\tvp?gather", body), f"{name} gathers nothing at {level}"

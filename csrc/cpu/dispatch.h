@@ -24,14 +24,14 @@ Kernels<T> active_kernels() {
 #if defined(__x86_64__)
   switch (active_simd()) {
     case Simd::avx512:
-      return avx512::kernels<T>();
+      return {avx512::forward_kernels<T>(), avx512::backward_kernels<T>()};
     case Simd::avx2:
-      return avx2::kernels<T>();
+      return {avx2::forward_kernels<T>(), avx2::backward_kernels<T>()};
     case Simd::baseline:
       break;
   }
 #endif
-  return baseline::kernels<T>();
+  return {baseline::forward_kernels<T>(), baseline::backward_kernels<T>()};
 }
 
 }  // namespace lif::cpu

@@ -1,9 +1,9 @@
 // Which SIMD level the CPU kernels run at: compiled three times, chosen once at run time.
 //
-// The kernels of each level are the same source (kernels.inl) compiled for another target, so that one
-// binary runs everywhere and needs no -march=native. LIF_CUDA_SIMD=baseline|avx2|avx512 lowers the level,
-// for tests and for measuring; a level the processor lacks, or an unknown name, is ignored here and
-// reported by `python -m lif_cuda info`.
+// The kernels of each level are the same source (level/forward.inl, level/backward.inl) compiled for another
+// target, so that one binary runs everywhere and needs no -march=native. LIF_CUDA_SIMD=baseline|avx2|avx512
+// lowers the level, for tests and for measuring; a level the processor lacks, or an unknown name, is ignored
+// here and reported by `python -m lif_cuda info`.
 #pragma once
 
 #include <cstdlib>

@@ -71,14 +71,14 @@ LIF_FN S atan_shape(S z, S slope, S scale) {
 template <typename S>
 LIF_FN S sigmoid(S z, S slope, S scale) {
   const S e = exp_minus(mul(slope, magnitude(z)));
-  const S y = add(S(1), e);
+  const S y = add(number<S>(1), e);
   return mul(scale, div(e, mul(y, y)));
 }
 
 template <typename S>
 LIF_FN S triangle(S z, S slope, S scale) {
-  const S y = sub(S(1), mul(slope, magnitude(z)));
-  return mul(scale, y < S(0) ? S(0) : y);
+  const S y = sub(number<S>(1), mul(slope, magnitude(z)));
+  return mul(scale, y < number<S>(0) ? number<S>(0) : y);
 }
 
 template <typename S>
@@ -94,28 +94,38 @@ LIF_FN S gaussian(S z, S slope, S scale) {
 
 // A window: the only surrogate whose derivative is known from one bit.
 template <typename S>
-LIF_FN bool inside_window(S z, S slope) {
-  return mul(slope, magnitude(z)) < S(0.5);
+LIF_FN auto inside_window(S z, S slope) {
+  return mul(slope, magnitude(z)) < number<S>(0.5);
 }
 
 template <typename S>
 LIF_FN S rectangle(S z, S slope, S scale) {
-  return inside_window(z, slope) ? scale : S(0);
+  return inside_window(z, slope) ? scale : number<S>(0);
 }
 
-// Between two samples a line; beyond the ends their values. NaN is read at the lower end.
+// Where z lies between the samples of a table, the first of which is at 0 and the last at `last`. NaN is read
+// at the lower end.
+template <typename S>
+LIF_FN S table_place(S z, S slope, S last) {
+  const S y = mul(add(mul(slope, z), number<S>(1)), mul(last, number<S>(0.5)));
+  const S above = y > number<S>(0) ? y : number<S>(0);
+  return above < last ? above : last;
+}
+
+// Between two samples a line; beyond the ends their values.
+template <typename S>
+LIF_FN S table_line(S low, S high, S beyond_low, S scale) {
+  return mul(scale, add(low, mul(beyond_low, sub(high, low))));
+}
+
 template <typename S>
 LIF_FN S table_shape(S z, const Surrogate<S>& surrogate) {
-  const S last = static_cast<S>(surrogate.points - 1);
-  const S y = mul(add(mul(surrogate.slope, z), S(1)), mul(last, S(0.5)));
-  const S above = y > S(0) ? y : S(0);
-  const S place = above < last ? above : last;
+  const S place = table_place(z, surrogate.slope, static_cast<S>(surrogate.points - 1));
   const auto most = static_cast<int32_t>(surrogate.points - 2);
   const auto floor = static_cast<int32_t>(place);
   const int32_t at = floor < most ? floor : most;
-  const S low = surrogate.table[at];
-  const S high = surrogate.table[at + 1];
-  return mul(surrogate.scale, add(low, mul(sub(place, static_cast<S>(at)), sub(high, low))));
+  return table_line(surrogate.table[at], surrogate.table[at + 1], sub(place, static_cast<S>(at)),
+                    surrogate.scale);
 }
 
 // h(z) of the shape that the surrogate has.

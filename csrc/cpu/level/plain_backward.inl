@@ -1,222 +1,27 @@
-// The way back through the plain neuron.
+// Backward of the plain neuron, the second half: back through a chunk that plain_recompute.inl has left in
+// rows, in tiles of the same size.
 //
-// A chunk of time steps is computed once more, in the tiles of forward, into rows of the second-level cache,
-// and walked back through in tiles of the same size. The rows hold the membrane u, from which all else
-// follows, or the surrogate derivatives at once (Kept). The derivatives of the shapes that divide, which are
-// the common ones, are computed where the division hides best; those of all others for a strip of neurons in
-// a pass of their own, so that 8 surrogates and 4 resets are 8 + 4 pieces of code.
+// The derivatives of the shapes that divide, which are the common ones, are computed where the division hides
+// best; those of all others for a strip of neurons in a pass of their own (slopes.inl).
 #pragma once
 
-#include "cpu/plain.inl"
+#include "cpu/level/plain_recompute.inl"
+#include "cpu/level/slopes.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
 // Neurons for which surrogate derivatives are computed at once.
-constexpr int64_t kStrip = 64;
-
-template <typename T>
-bool is_plain(const Backward<T>& args) {
-  return is_plain(args.neuron) && learns_plainly(args) && args.grad_trace_before.data == nullptr &&
-         args.grad_first.data == nullptr && args.bits == nullptr;
-}
-
-// The gradient that comes in at each step: a row of it, the same one at all steps (of counts), or whatever
-// there is.
-enum class In { rows, constant, any };
-
-// Whether the gradient of the spikes is the same at each of several steps, as that of their mean or their sum
-// is: it is then a part of the constant one.
-template <typename T>
-bool is_steady(const Backward<T>& args) {
-  return args.grad_spikes.data != nullptr && args.grad_spikes.time_stride == 0 && args.extent.steps > 1;
-}
-
-template <typename T>
-In in_of(const Backward<T>& args) {
-  const bool steady = is_steady(args);
-  const bool moves = args.grad_spikes.data != nullptr && !steady;
-  const bool counted = steady || args.grad_count.data != nullptr || args.grad_rate.data != nullptr;
-  if (args.grad_trace.data != nullptr || moves == counted) {
-    return In::any;
-  }
-  return counted ? In::constant : args.grad_spikes.uniform ? In::any : In::rows;
-}
-
-// What is kept of each step of a chunk.
-enum class Kept {
-  u,       // the membrane before its reset
-  slopes,  // the surrogate derivative, and the membrane that entered the step where beta is learned
-};
-
-// Where a step's rows of 32 bits and more come in and go out, the walk back waits for memory, and a division
-// hides in it: with u, backward from memory takes 0.63 instead of 0.68 ns a neuron-step, and 0.81 instead of
-// 0.95 where beta is learned. Elsewhere it waits for its arithmetic, and a division hides in computing again,
-// where each membrane waits for the one before: with slopes, backward takes 0.50 instead of 0.53 ns in
-// bfloat16, and 0.56 instead of 0.63 for a constant input with counts and a learned beta.
-template <typename T>
-Kept kept_of(const Backward<T>& args) {
-  const Shape shape = args.surrogate.shape;
-  const bool enough = args.neuron.reset == Reset::subtract && args.grad_parameter[kThreshold] == nullptr &&
-                      (shape == Shape::fast_sigmoid || shape == Shape::atan) && !args.x.uniform;
-  const bool wide = std::is_same_v<T, StateOf<T>> && args.grad_x.data != nullptr && args.x.time_stride != 0;
-  return enough && in_of(args) != In::any && !(wide && in_of(args) == In::rows) ? Kept::slopes : Kept::u;
-}
-
-template <typename T>
-bool keeps_entered(const Backward<T>& args) {
-  return kept_of(args) == Kept::slopes && args.grad_parameter[kBeta] != nullptr;
-}
-
-// The rows of a chunk, and room for them.
-template <typename S>
-struct KeptRows {
-  Rows<S> u, slopes, entered;
-
-  static int64_t count(int64_t chunk, bool entered) { return entered ? 2 * chunk : chunk; }
-
-  KeptRows(Workspace<S>& workspace, int64_t chunk, Kept kept, bool keeps_entered) {
-    const auto rows = [&] { return Rows<S>{workspace.rows(chunk), workspace.stride(), false}; };
-    (kept == Kept::u ? u : slopes) = rows();
-    if (keeps_entered) {
-      entered = rows();
-    }
-  }
-};
-
-// Computing again.
-
-template <typename T, typename S = StateOf<T>>
-struct SlopesTile {
-  int64_t steps = 0;
-  Rows<const T> x;
-  Rows<S> slopes, entered;
-  S slope, scale;  // of the surrogate
-};
-
-// `kUnit`: gain and scale are 1, as they mostly are.
-template <Shape kShape, bool kEntered, bool kUnit, typename T, typename S = StateOf<T>>
-[[gnu::noinline]] void slopes_groups(const SlopesTile<T>& given, const PlainRows<S>& given_rows, int64_t n) {
-  // Copies, which the compiler knows that no store can change.
-  const SlopesTile<T> tile(given);
-  const PlainRows<S> rows(given_rows);
-  const auto slope = splat(tile.slope);
-  const auto scale = splat(tile.scale);
-  with_steps(tile.steps, [&](auto steps) {
-    for (int64_t i = 0; i < n; i += kGroup * kLanes<S>) {
-      const auto beta = load_group(rows.beta + i);
-      const auto theta = load_group(rows.theta + i);
-      auto v = load_group(rows.v + i);
-      const T* x = tile.x.at(0, i);
-      S* slopes = tile.slopes.at(0, i);
-      S* entered = tile.entered.at(0, i);
-      for (int64_t j = 0; j < steps; ++j) {
-        if constexpr (kEntered) {
-          store_group(entered, v);
-          entered += tile.entered.stride;
-        }
-        Group<S> input = load_group(x);
-        x += tile.x.stride;
-        if (!kUnit && rows.has_gain) {
-          input = each(load_group(rows.gain + i), input, [](auto g, auto in) { return mul(g, in); });
-        }
-        // Two loops: of one, the compiler kept v in memory.
-        Group<S> u, h;
-        for (int64_t k = 0; k < kGroup; ++k) {
-          u.at[k] = integrate(beta.at[k], v.at[k], input.at[k]);
-          v.at[k] = reset_subtract(u.at[k], theta.at[k], fire(u.at[k], theta.at[k], false));
-        }
-        for (int64_t k = 0; k < kGroup; ++k) {
-          const auto z = sub(u.at[k], theta.at[k]);
-          h.at[k] = kShape == Shape::atan ? atan_shape(z, slope) : fast_sigmoid(z, slope);
-          if constexpr (!kUnit) {
-            h.at[k] = mul(scale, h.at[k]);
-          }
-        }
-        store_group(slopes, h);
-        slopes += tile.slopes.stride;
-      }
-      store_group(rows.v + i, v);
-    }
-  });
-}
-
-template <Shape kShape, typename T, typename S = StateOf<T>>
-void slopes_groups(const SlopesTile<T>& tile, const PlainRows<S>& rows, int64_t n) {
-  const bool unit = !rows.has_gain && tile.scale == S(1);
-  if (tile.entered.data != nullptr) {
-    unit ? slopes_groups<kShape, true, true>(tile, rows, n)
-         : slopes_groups<kShape, true, false>(tile, rows, n);
-  } else {
-    unit ? slopes_groups<kShape, false, true>(tile, rows, n)
-         : slopes_groups<kShape, false, false>(tile, rows, n);
-  }
-}
-
-template <typename T, typename S = StateOf<T>>
-void slopes_groups(Shape shape, const SlopesTile<T>& tile, const PlainRows<S>& rows, int64_t n) {
-  shape == Shape::atan ? slopes_groups<Shape::atan>(tile, rows, n)
-                       : slopes_groups<Shape::fast_sigmoid>(tile, rows, n);
-}
-
-template <typename T, typename S = StateOf<T>>
-void slopes_tile(Shape shape, const SlopesTile<T>& tile, const PlainRows<S>& rows, int64_t n) {
-  constexpr int64_t kWidth = kGroup * kLanes<S>;
-  const int64_t whole = n / kWidth * kWidth;
-  slopes_groups(shape, tile, rows, whole);
-  if (whole < n) {
-    Tail<T> x;
-    SlopesTile<T> rest(tile);
-    rest.x = x.read(tile.x, tile.steps, whole, n - whole);
-    rest.slopes = beyond(tile.slopes, whole);
-    rest.entered = beyond(tile.entered, whole);
-    slopes_groups(shape, rest, rows.from(whole), kWidth);
-  }
-}
-
-// The steps [first, last) of a chunk.
-template <typename T, typename S = StateOf<T>>
-void recompute_chunk(const Backward<T>& args, const Block& block, const PlainRows<S>& rows, int64_t chunk,
-                     int64_t first, int64_t last, const KeptRows<S>& kept) {
-  const int64_t n = block.size;
-  const S* from = chunk == 0 ? args.state[kMembrane] : args.checkpoints + (chunk - 1) * neurons(args.extent);
-  load_values<T>(rows.v, from, block);
-  if (kept.u.data != nullptr && args.grad_parameter[kBeta] != nullptr) {
-    copy_row(rows.start, rows.v, lanes_of<S>(n));
-  }
-  SlopesTile<T> slopes;
-  slopes.slope = args.surrogate.slope;
-  slopes.scale = args.surrogate.scale;
-  ForwardTile<T> membranes;
-  for (int64_t t = first; t < last; t += kTileSteps) {
-    const int64_t steps = smaller(kTileSteps, last - t);
-    const Rows<const T> x = rows_of(args.x, block, t);
-    if (kept.u.data == nullptr) {
-      slopes.steps = steps;
-      slopes.x = x;
-      slopes.slopes = later(kept.slopes, t - first);
-      slopes.entered = later(kept.entered, t - first);
-      slopes_tile(args.surrogate.shape, slopes, rows, n);
-    } else {
-      membranes.steps = steps;
-      membranes.x = x;
-      membranes.u = later(kept.u, t - first);
-      forward_tile(args.neuron, membranes, rows, n);
-    }
-  }
-}
-
-// Going back.
+constexpr int64_t kStrip = 256;
 
 template <typename T, typename S = StateOf<T>>
 struct BackwardTile {
   int64_t steps = 0;
-  Rows<const T> g, grad_trace;
+  Rows<const T> g;
   Rows<T> grad_x;
   Rows<const S> u, slopes, entered;  // of the tile's steps
   bool first = false;  // the step before the tile's first is not in the chunk: its v is in rows.start
-  In in = In::any;
-  bool counted = false;  // rows.constant is part of every g
+  In in = In::rows;
   bool by_beta = false;
   bool by_theta = false;
 };
@@ -257,7 +62,7 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
   const auto v_reset = load_group(rows.v_reset + i);
   auto a = load_group(rows.a + i);
   Group<S> constant{}, sum, grad_beta, grad_theta;
-  if (kIn != In::rows && tile.counted) {
+  if constexpr (kIn == In::constant) {
     constant = load_group(rows.constant + i);
   }
   if constexpr (kSum) {
@@ -269,20 +74,8 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
   if constexpr (kByTheta) {
     grad_theta = load_group(rows.grad_theta + i);
   }
-  const auto plus = [](auto one, auto other) { return add(one, other); };
   for (int64_t j = steps - 1; j >= 0; --j) {
-    Group<S> g = constant;
-    if constexpr (kIn == In::rows) {
-      g = load_group(tile.g.at(j, i));
-    } else if (kIn == In::any && tile.g.data != nullptr) {
-      g = load_group(tile.g, j, i);
-      if (tile.counted) {
-        g = each(g, constant, plus);
-      }
-    }
-    if (kIn == In::any && tile.grad_trace.data != nullptr) {
-      a = each(a, load_group(tile.grad_trace, j, i), plus);
-    }
+    const Group<S> g = kIn == In::rows ? load_group(tile.g.at(j, i)) : constant;
     Group<S> u{}, s{}, slope, d;
     if constexpr (!kInRows || kSpikes) {
       u = load_group(tile.u.at(j, i));
@@ -325,11 +118,8 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
         grad_beta.at[k] = add(grad_beta.at[k], mul(d.at[k], v.at[k]));
       }
     }
-    if (rows.has_gain) {
-      d = each(load_group(rows.gain + i), d, [](auto gain, auto gradient) { return mul(gain, gradient); });
-    }
     if constexpr (kSum) {
-      sum = each(sum, d, plus);
+      sum = each(sum, d, [](auto one, auto other) { return add(one, other); });
     } else {
       store_group(tile.grad_x.at(j, i), d);
     }
@@ -359,8 +149,12 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
     alignas(64) S h[kTileSteps * kStrip];
     for (int64_t strip = 0; strip < n; strip += kStrip) {
       const int64_t end = smaller(strip + kStrip, n);
-      surrogate_rows(h, kStrip, tile.u.at(0, strip), tile.u.stride, rows.theta + strip, surrogate, tile.steps,
-                     end - strip);
+      SlopesStrip<S> slopes_of_strip;
+      slopes_of_strip.steps = tile.steps;
+      slopes_of_strip.u = beyond(tile.u, strip);
+      slopes_of_strip.h = {h, kStrip, false};
+      slopes_of_strip.theta = rows.theta + strip;
+      write_slopes(slopes_of_strip, surrogate, end - strip);
       for (int64_t i = strip; i < end; i += kWidth) {
         const Rows<const S> slopes{h + i - strip, kStrip, false};
         backward_group<kSlopes, kReset, kDetached, kIn, kSum, kLearn>(tile, rows, surrogate, slopes,
@@ -417,19 +211,11 @@ void from_membranes(const BackwardTile<T>& tile, const PlainRows<S>& rows, const
 template <Reset kReset, bool kDetached, typename T, typename S = StateOf<T>>
 void backward_groups(const BackwardTile<T>& tile, const PlainRows<S>& rows, const Surrogate<S>& surrogate,
                      int64_t n) {
-  constexpr Slopes kStrips = Slopes::strips;
-  constexpr Learn kAny = Learn::any;
   if constexpr (kReset == Reset::subtract) {
     if (tile.slopes.data != nullptr) {
       return tile.in == In::rows ? from_slopes<kDetached, In::rows>(tile, rows, surrogate, n)
                                  : from_slopes<kDetached, In::constant>(tile, rows, surrogate, n);
     }
-  }
-  if (tile.grad_x.data == nullptr) {
-    return backward_groups<kStrips, kReset, kDetached, In::any, true, kAny>(tile, rows, surrogate, n);
-  }
-  if (tile.in != In::rows) {
-    return backward_groups<kStrips, kReset, kDetached, In::any, false, kAny>(tile, rows, surrogate, n);
   }
   switch (slopes_of(surrogate)) {
     case Slopes::fast_sigmoid:
@@ -438,7 +224,7 @@ void backward_groups(const BackwardTile<T>& tile, const PlainRows<S>& rows, cons
       return from_membranes<Slopes::atan, kReset, kDetached>(tile, rows, surrogate, n);
     case Slopes::kept:
     case Slopes::strips:
-      return from_membranes<kStrips, kReset, kDetached>(tile, rows, surrogate, n);
+      return from_membranes<Slopes::strips, kReset, kDetached>(tile, rows, surrogate, n);
   }
 }
 
@@ -463,10 +249,9 @@ void backward_tile(const Neuron<S>& neuron, const BackwardTile<T>& tile, const P
   const int64_t whole = n / kWidth * kWidth;
   backward_groups(neuron, tile, rows, surrogate, whole);
   if (whole < n) {
-    Tail<T> g, grad_trace, grad_x;
+    Tail<T> g, grad_x;
     BackwardTile<T> rest(tile);
     rest.g = g.read(tile.g, tile.steps, whole, n - whole);
-    rest.grad_trace = grad_trace.read(tile.grad_trace, tile.steps, whole, n - whole);
     rest.grad_x = tile.grad_x.data == nullptr ? Rows<T>{} : grad_x.rows();
     rest.u = beyond(tile.u, whole);
     rest.slopes = beyond(tile.slopes, whole);
@@ -477,7 +262,8 @@ void backward_tile(const Neuron<S>& neuron, const BackwardTile<T>& tile, const P
 }
 
 template <typename T, typename S = StateOf<T>>
-void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& rows, const KeptRows<S>& kept) {
+void plain_backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& rows,
+                         const KeptRows<S>& kept) {
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
   rows.template load<T>(args.parameter, block);
@@ -499,7 +285,6 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
   }
   BackwardTile<T> tile;
   tile.in = in_of(args);
-  tile.counted = constant != nullptr;
   tile.by_beta = args.grad_parameter[kBeta] != nullptr;
   tile.by_theta = args.grad_parameter[kThreshold] != nullptr;
   const auto read = [](const Rows<S>& rows) { return Rows<const S>{rows.data, rows.stride, false}; };
@@ -511,7 +296,6 @@ void backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& ro
       tile.steps = smaller(kTileSteps, last - begin);
       const int64_t t = last - tile.steps;
       tile.g = rows_of(moving, block, t);
-      tile.grad_trace = rows_of(args.grad_trace, block, t);
       tile.grad_x = rows_of(args.grad_x, block, t);
       tile.u = read(later(kept.u, t - begin));
       tile.slopes = read(later(kept.slopes, t - begin));

@@ -1,12 +1,14 @@
-// The CPU kernels for any processor of the architecture.
+// What comes first in a source that is compiled for any processor of the architecture.
+#pragma once
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <new>
 #include <type_traits>
 
 #define LIF_SIMD baseline
 #define LIF_SIMD_BYTES 16
-#include "cpu/kernels.inl"

@@ -41,6 +41,10 @@ template <typename T, typename S = StateOf<T>>
     Vector<S> value;
     std::memcpy(&value, from, sizeof value);
     return value;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    HalfWords bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return bits_as<Vector<S>>(__builtin_convertvector(bits, Words) << 16);
   } else {
     HalfWords bits;
     std::memcpy(&bits, from, sizeof bits);
@@ -81,6 +85,43 @@ template <typename T, typename Elements>
   }
 #endif
   std::memcpy(to, &elements, sizeof elements);
+}
+
+template <typename S>
+[[gnu::always_inline]] inline HalfWords to_halves(Vector<S> value) {
+#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
+  return bits_as<HalfWords>(_mm512_maskz_cvtps_ph(0xffff, bits_as<__m512>(value), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(LIF_SIMD_F16C)
+  return bits_as<HalfWords>(_mm256_cvtps_ph(bits_as<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+#else
+  HalfWords bits;
+  for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
+    bits[lane] = to_half(value[lane]).bits;
+  }
+  return bits;
+#endif
+}
+
+// The nearest bfloat16 of each; with kExact there is nothing to round.
+template <bool kExact, typename S>
+[[gnu::always_inline]] inline HalfWords to_bfloat16s(Vector<S> value) {
+  const auto bits = bits_as<Words>(value);
+  constexpr uint32_t kQuiet = 0x400000;
+  // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself.
+  const Words nearest = kExact ? bits : value != value ? bits | kQuiet : nearest_bfloat16(bits);
+  return __builtin_convertvector(nearest >> 16, HalfWords);
+}
+
+// Write a vector as T. kExact: each value is one that T holds, as a spike is.
+template <bool kExact = false, typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline void store_as(T* to, Vector<S> value, bool streamed = false) {
+  if constexpr (std::is_same_v<T, Half>) {
+    store(to, to_halves<S>(value));
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    store(to, to_bfloat16s<kExact, S>(value));
+  } else {
+    store(to, value, streamed);
+  }
 }
 
 // Vectors that are computed side by side: a step's five roundings wait for each other, some 14 cycles, and
@@ -127,21 +168,6 @@ template <typename T, typename S = StateOf<T>>
   return bits_as<Words>(_mm256_blend_epi16(bits_as<__m256i>(even >> 16), bits_as<__m256i>(odd), 0xaa));
 #else
   return even >> 16 | (odd & kOdd);
-#endif
-}
-
-template <typename S>
-[[gnu::always_inline]] inline HalfWords to_halves(Vector<S> value) {
-#if defined(LIF_SIMD_F16C) && LIF_SIMD_BYTES == 64
-  return bits_as<HalfWords>(_mm512_maskz_cvtps_ph(0xffff, bits_as<__m512>(value), _MM_FROUND_TO_NEAREST_INT));
-#elif defined(LIF_SIMD_F16C)
-  return bits_as<HalfWords>(_mm256_cvtps_ph(bits_as<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
-#else
-  HalfWords bits;
-  for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
-    bits[lane] = to_half(value[lane]).bits;
-  }
-  return bits;
 #endif
 }
 

@@ -2,8 +2,8 @@
 // those of a task, which hold a value of each of its neurons in the order of the vectors.
 #pragma once
 
-#include "cpu/rows.inl"
-#include "cpu/vector.inl"
+#include "cpu/level/readout.inl"
+#include "cpu/level/vector.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -13,12 +13,6 @@ bool is_plain(const Neuron<S>& neuron) {
   return neuron.reset != Reset::none && !neuron.strict && !neuron.synapse && !neuron.adaptive &&
          !neuron.delayed && neuron.refractory == 0 && neuron.rest == S(0);
 }
-
-// Time steps of a tile, each a stream of x and one of spikes: 8 took a third longer forward on [25, 128,
-// 1000], 2 as long but more arithmetic.
-constexpr int64_t kTileSteps = 4;
-
-inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
 
 // Run `loop(steps)`, compiled once more for the usual number of steps. From the second-level cache forward
 // takes 0.146 instead of 0.161 ns a neuron-step for it, and backward 0.40 instead of 0.42.
@@ -31,48 +25,6 @@ template <typename Loop>
   }
 }
 
-// The rows of a series at the steps of a tile, from the block's first neuron on.
-template <typename T>
-struct Rows {
-  T* data = nullptr;
-  int64_t stride = 0;
-  bool uniform = false;
-
-  T* at(int64_t step, int64_t i) const { return data + step * stride + i; }
-};
-
-template <typename T>
-Rows<T> rows_of(const Series<T>& series, const Block& block, int64_t t) {
-  return series.data == nullptr ? Rows<T>{}
-                                : Rows<T>{row_of(series, block, t), series.time_stride, series.uniform};
-}
-
-// The same rows from a step on.
-template <typename T>
-Rows<T> later(Rows<T> rows, int64_t steps) {
-  rows.data += rows.data == nullptr ? 0 : steps * rows.stride;
-  return rows;
-}
-
-// And from a neuron on.
-template <typename T>
-Rows<T> beyond(Rows<T> rows, int64_t neurons) {
-  rows.data += rows.data == nullptr || rows.uniform ? 0 : neurons;
-  return rows;
-}
-
-template <typename T, typename S = StateOf<T>>
-[[gnu::always_inline]] inline Group<S> load_group(const Rows<const T>& rows, int64_t step, int64_t i) {
-  if (!rows.uniform) {
-    return load_group(rows.at(step, i));
-  }
-  Group<S> group;
-  for (int64_t k = 0; k < kGroup; ++k) {
-    group.at[k] = splat(widen(*rows.at(step, 0)));
-  }
-  return group;
-}
-
 // The last neurons of a block, fewer than a group, are computed in rows of their own: kTileSteps of them,
 // and what they hold in the lanes behind the last neuron is never looked at.
 template <typename T>
@@ -83,7 +35,7 @@ struct Tail {
   Rows<T> rows() { return {data, kWidth, false}; }
 
   Rows<const T> read(const Rows<const T>& from, int64_t steps, int64_t i, int64_t n) {
-    if (from.data == nullptr || from.uniform) {
+    if (from.data == nullptr) {
       return from;
     }
     for (int64_t j = 0; j < steps; ++j) {
@@ -158,19 +110,17 @@ void from_groups(S* __restrict__ to, const S* __restrict__ row, int64_t n) {
 // The values of the parameters for a block and what its neurons carry on from tile to tile.
 template <typename S>
 struct PlainRows {
-  static constexpr int64_t kRows = 12;
+  static constexpr int64_t kRows = 11;
 
-  S *beta, *theta, *v_reset, *gain;
+  S *beta, *theta, *v_reset;
   S *v, *count;                                               // forward
   S *start, *a, *grad_x, *grad_beta, *grad_theta, *constant;  // backward
-  bool has_gain;
 
   // Rows of a parameter that is a number stay as they are from task to task: filled anew for each, they and
   // the sums took eight stores a neuron, as many as four time steps of spikes and gradients.
-  PlainRows(Workspace<S>& workspace, const Parameter<S>* parameters, int64_t neurons)
-      : has_gain(LIF_SIMD::has_gain(parameters)) {
-    for (S** row : {&beta, &theta, &v_reset, &gain, &v, &count, &start, &a, &grad_x, &grad_beta, &grad_theta,
-                    &constant}) {
+  PlainRows(Workspace<S>& workspace, const Parameter<S>* parameters, int64_t neurons) {
+    for (S** row :
+         {&beta, &theta, &v_reset, &v, &count, &start, &a, &grad_x, &grad_beta, &grad_theta, &constant}) {
       *row = workspace.row();
     }
     each_parameter(parameters, [&](S* row, const Parameter<S>& parameter) {
@@ -204,16 +154,13 @@ struct PlainRows {
     run(beta, parameters[kBeta]);
     run(theta, parameters[kThreshold]);
     run(v_reset, parameters[kResetTo]);
-    if (has_gain) {
-      run(gain, parameters[kGain]);
-    }
   }
 
   // The same from neuron i of the block on.
   PlainRows from(int64_t i) const {
     PlainRows rows(*this);
-    for (S** row : {&rows.beta, &rows.theta, &rows.v_reset, &rows.gain, &rows.v, &rows.count, &rows.start,
-                    &rows.a, &rows.grad_x, &rows.grad_beta, &rows.grad_theta, &rows.constant}) {
+    for (S** row : {&rows.beta, &rows.theta, &rows.v_reset, &rows.v, &rows.count, &rows.start, &rows.a,
+                    &rows.grad_x, &rows.grad_beta, &rows.grad_theta, &rows.constant}) {
       *row += i;
     }
     return rows;

@@ -13,7 +13,7 @@
 // the processor's own prefetching.
 #pragma once
 
-#include "cpu/plain_rows.inl"
+#include "cpu/level/plain_rows.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -22,10 +22,14 @@ namespace {
 // their pages, as large tensors are, would be one of the collisions below.
 constexpr int64_t kStreamedTileSteps = 2;
 
+// Rows of x in and spikes out; or a constant input, and counts.
 template <typename T>
 bool is_plain(const Forward<T>& args) {
-  return is_plain(args.neuron) && args.trace_before.data == nullptr && args.first == nullptr &&
-         args.bits == nullptr;
+  const bool plainly = is_plain(args.neuron) && !has_gain(args.parameter) && !args.x.uniform &&
+                       args.trace.data == nullptr && args.trace_before.data == nullptr &&
+                       args.first == nullptr && args.bits == nullptr;
+  return plainly && (is_counted(args) ? args.spikes.data == nullptr && args.x.time_stride == 0
+                                      : args.spikes.data != nullptr);
 }
 
 // Whether the spikes of a block are written past the caches: where they are many, lie on whole cache lines,
@@ -43,7 +47,7 @@ bool streams(const Forward<T>& args, const Block& block, const PlainRows<S>& row
     for (int64_t from = 0; from < kStreamedTileSteps; ++from) {
       collide = collide || collides(spikes, row_of(args.x, block, from));
     }
-    for (const S* row : {rows.beta, rows.theta, rows.v_reset, rows.gain, rows.v, rows.count}) {
+    for (const S* row : {rows.beta, rows.theta, rows.v_reset, rows.v}) {
       collide = collide || collides(spikes, row);
     }
     if (collide) {
@@ -53,63 +57,40 @@ bool streams(const Forward<T>& args, const Block& block, const PlainRows<S>& row
   return true;
 }
 
+// What the steps of a tile write. Each is compiled for itself: a question asked at each step of each vector
+// costs as much as its arithmetic.
+enum class Writes { spikes, u, counts };
+
 template <typename T, typename S = StateOf<T>>
 struct ForwardTile {
+  Writes writes = Writes::spikes;
   int64_t steps = 0;
   Rows<const T> x;
-  Rows<T> spikes, trace;
+  Rows<T> spikes;
   Rows<S> u;  // where backward recomputes; it wants nothing else
-  bool counting = false;
   bool streamed = false;
 };
-
-// What the steps of a tile write. The common cases are compiled for themselves: a question asked at each step
-// of each vector costs as much as its arithmetic.
-enum class Writes { spikes, u, counts, any };
-
-template <typename T, typename S = StateOf<T>>
-Writes writes_of(const ForwardTile<T>& tile, const PlainRows<S>& rows) {
-  if (rows.has_gain || tile.x.uniform || tile.trace.data != nullptr) {
-    return Writes::any;
-  }
-  if (tile.u.data != nullptr) {
-    return Writes::u;
-  }
-  if (tile.counting) {
-    return tile.spikes.data == nullptr && tile.x.stride == 0 ? Writes::counts : Writes::any;
-  }
-  return tile.spikes.data != nullptr ? Writes::spikes : Writes::any;
-}
 
 template <Reset kReset, Writes kWrites, typename T, typename Steps, typename S = StateOf<T>>
 [[gnu::always_inline]] inline void forward_group(const ForwardTile<T>& tile, const PlainRows<S>& rows,
                                                  Steps steps, int64_t i) {
-  constexpr bool kAny = kWrites == Writes::any;
-  constexpr bool kCounts = kAny || kWrites == Writes::counts;
+  constexpr bool kCounts = kWrites == Writes::counts;
   const auto beta = load_group(rows.beta + i);
   const auto theta = load_group(rows.theta + i);
   const auto v_reset = load_group(rows.v_reset + i);
   auto v = load_group(rows.v + i);
-  Group<S> count, constant;
-  if constexpr (kCounts) {
-    count = load_group(rows.count + i);
-    constant = load_group(tile.x, 0, i);
-  }
   const T* x = tile.x.at(0, i);
   T* spikes = tile.spikes.at(0, i);
   S* u_to = tile.u.at(0, i);
+  Group<S> count, input;
+  if constexpr (kCounts) {
+    count = load_group(rows.count + i);
+    input = load_group(x);
+  }
   for (int64_t j = 0; j < steps; ++j) {
-    Group<S> input;
-    if constexpr (kAny) {
-      input = load_group(tile.x, j, i);
-    } else if constexpr (kCounts) {
-      input = constant;
-    } else {
+    if constexpr (!kCounts) {
       input = load_group(x);
       x += tile.x.stride;
-    }
-    if (kAny && rows.has_gain) {
-      input = each(load_group(rows.gain + i), input, [](auto g, auto in) { return mul(g, in); });
     }
     Group<S> u, s;
     for (int64_t k = 0; k < kGroup; ++k) {
@@ -123,18 +104,7 @@ template <Reset kReset, Writes kWrites, typename T, typename Steps, typename S =
     } else if constexpr (kWrites == Writes::spikes) {
       store_group<true>(spikes, s, tile.streamed);
       spikes += tile.spikes.stride;
-    } else if constexpr (kAny) {
-      if (tile.u.data != nullptr) {
-        store_group(tile.u.at(j, i), u);
-      }
-      if (tile.spikes.data != nullptr) {
-        store_group<true>(tile.spikes.at(j, i), s, tile.streamed);
-      }
-      if (tile.trace.data != nullptr) {
-        store_group(tile.trace.at(j, i), v);
-      }
-    }
-    if constexpr (kCounts) {
+    } else {
       count = each(count, s, [](auto sum, auto spike) { return add(sum, spike); });
     }
   }
@@ -161,15 +131,13 @@ template <Reset kReset, Writes kWrites, typename T, typename S = StateOf<T>>
 
 template <Reset kReset, typename T, typename S = StateOf<T>>
 void forward_groups(const ForwardTile<T>& tile, const PlainRows<S>& rows, int64_t n) {
-  switch (writes_of(tile, rows)) {
+  switch (tile.writes) {
     case Writes::spikes:
       return forward_groups<kReset, Writes::spikes>(tile, rows, n);
     case Writes::u:
       return forward_groups<kReset, Writes::u>(tile, rows, n);
     case Writes::counts:
       return forward_groups<kReset, Writes::counts>(tile, rows, n);
-    case Writes::any:
-      return forward_groups<kReset, Writes::any>(tile, rows, n);
   }
 }
 
@@ -186,38 +154,35 @@ void forward_tile(const Neuron<S>& neuron, const ForwardTile<T>& tile, const Pla
   const int64_t whole = n / kWidth * kWidth;
   forward_groups(neuron, tile, rows, whole);
   if (whole < n) {
-    Tail<T> x, spikes, trace;
+    Tail<T> x, spikes;
     ForwardTile<T> rest;
-    rest.counting = tile.counting;
+    rest.writes = tile.writes;
     for (int64_t j = 0; j < tile.steps; j += kTileSteps) {
       rest.steps = j + kTileSteps < tile.steps ? kTileSteps : tile.steps - j;
       rest.x = x.read(later(tile.x, j), rest.steps, whole, n - whole);
       rest.u = beyond(later(tile.u, j), whole);
       rest.spikes = tile.spikes.data == nullptr ? Rows<T>{} : spikes.rows();
-      rest.trace = tile.trace.data == nullptr ? Rows<T>{} : trace.rows();
       forward_groups(neuron, rest, rows.from(whole), kWidth);
       spikes.write(later(tile.spikes, j), rest.steps, whole, n - whole);
-      trace.write(later(tile.trace, j), rest.steps, whole, n - whole);
     }
   }
 }
 
 template <typename T, typename S = StateOf<T>>
-void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
+void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.v, args.state[kMembrane], block);
-  const bool moves = args.x.time_stride != 0 || args.spikes.data != nullptr || args.trace.data != nullptr;
-
+  const bool counted = is_counted(args);
   ForwardTile<T> tile;
-  tile.counting = args.count != nullptr || args.rate != nullptr || args.total != nullptr;
-  if (tile.counting) {
+  tile.writes = counted ? Writes::counts : Writes::spikes;
+  if (counted) {
     fill_row(rows.count, S(0), lanes_of<S>(n));
   }
   tile.streamed = streams(args, block, rows);
   // Of a tile, which is as long as all of it where no row moves.
-  const int64_t most = !moves ? steps : tile.streamed ? kStreamedTileSteps : kTileSteps;
+  const int64_t most = counted ? steps : tile.streamed ? kStreamedTileSteps : kTileSteps;
   S* checkpoint = args.checkpoints;
   int64_t until_checkpoint = checkpoint == nullptr ? steps : args.checkpoint_every;
   for (int64_t t = 0; t < steps; t += tile.steps) {
@@ -229,11 +194,10 @@ void forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows
     tile.steps = smaller(most, smaller(steps - t, until_checkpoint));
     tile.x = rows_of(args.x, block, t);
     tile.spikes = rows_of(args.spikes, block, t);
-    tile.trace = rows_of(args.trace, block, t);
     forward_tile(args.neuron, tile, rows, n);
     until_checkpoint -= tile.steps;
   }
-  if (tile.counting) {
+  if (counted) {
     from_groups<T>(rows.start, rows.count, n);
     write_counts(args, block, rows.start);
   }

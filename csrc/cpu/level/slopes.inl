@@ -1,0 +1,141 @@
+// The surrogate derivatives of a strip of neurons at the steps of a tile: a pass of its own, so that 8
+// surrogates and 13 members are 8 + 13 pieces of code.
+#pragma once
+
+#include "cpu/level/access.inl"
+#include "cpu/level/vector.inl"
+#include "neuron/step.h"
+#include "neuron/surrogate.h"
+
+namespace lif::cpu::LIF_SIMD {
+namespace {
+
+// u and h of the steps; theta, or what a threshold that moves is computed from.
+template <typename S>
+struct SlopesStrip {
+  int64_t steps = 0;
+  Rows<const S> u;
+  Rows<S> h;
+  const S* theta = nullptr;
+  const S* kappa = nullptr;
+  Rows<const S> adaptation;  // null: the threshold does not move
+};
+
+template <typename S>
+using Indices [[gnu::vector_size(LIF_SIMD_BYTES / sizeof(S) * sizeof(int32_t))]] = int32_t;
+
+// Two neighbours in a table for each of a vector of places.
+template <typename S>
+struct Neighbours {
+  Vector<S> low, high;
+};
+
+template <typename S>
+[[gnu::always_inline]] inline Neighbours<S> neighbours(const S* table, Indices<S> at) {
+#if LIF_SIMD_BYTES == 64
+  // The forms with a mask: GCC 12 warns of an undefined value inside the others.
+  if constexpr (sizeof(S) == 4) {
+    // Two neighbours at once, as one number of 64 bits.
+    const auto all = bits_as<__m512i>(at);
+    const auto pairs = [&](__m256i of) {
+      return _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), 0xff, of, table, 4);
+    };
+    const auto first = pairs(_mm512_maskz_extracti64x4_epi64(0xff, all, 0));
+    const auto second = pairs(_mm512_maskz_extracti64x4_epi64(0xff, all, 1));
+    const auto low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const auto high = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return {bits_as<Vector<S>>(_mm512_permutex2var_epi32(first, low, second)),
+            bits_as<Vector<S>>(_mm512_permutex2var_epi32(first, high, second))};
+  } else {
+    const auto of = bits_as<__m256i>(at);
+    const auto zero = _mm512_setzero_pd();
+    return {bits_as<Vector<S>>(_mm512_mask_i32gather_pd(zero, 0xff, of, table, 8)),
+            bits_as<Vector<S>>(_mm512_mask_i32gather_pd(zero, 0xff, of, table + 1, 8))};
+  }
+#elif LIF_SIMD_BYTES == 32
+  if constexpr (sizeof(S) == 4) {
+    const auto all = bits_as<__m256i>(at);
+    const auto pairs = [&](__m128i of) {
+      return _mm256_castsi256_ps(_mm256_i32gather_epi64(reinterpret_cast<const long long*>(table), of, 4));
+    };
+    const auto first = pairs(_mm256_castsi256_si128(all));
+    const auto second = pairs(_mm256_extracti128_si256(all, 1));
+    // Of each half of the two, the even words and the odd ones; and the quarters in order.
+    const auto in_order = [](__m256 quarters) {
+      return bits_as<Vector<S>>(_mm256_permute4x64_epi64(_mm256_castps_si256(quarters), 0xd8));
+    };
+    return {in_order(_mm256_shuffle_ps(first, second, 0x88)),
+            in_order(_mm256_shuffle_ps(first, second, 0xdd))};
+  } else {
+    const auto of = bits_as<__m128i>(at);
+    return {bits_as<Vector<S>>(_mm256_i32gather_pd(table, of, 8)),
+            bits_as<Vector<S>>(_mm256_i32gather_pd(table + 1, of, 8))};
+  }
+#else
+  Neighbours<S> found{};
+  for (int64_t lane = 0; lane < kLanes<S>; ++lane) {
+    found.low[lane] = table[at[lane]];
+    found.high[lane] = table[at[lane] + 1];
+  }
+  return found;
+#endif
+}
+
+template <typename S>
+[[gnu::always_inline]] inline Vector<S> table_slopes(Vector<S> z, const Surrogate<S>& of) {
+  const auto place = table_place(z, splat(of.slope), splat(static_cast<S>(of.points - 1)));
+  const auto most = Indices<S>{} + static_cast<int32_t>(of.points - 2);
+  const auto floor = __builtin_convertvector(place, Indices<S>);
+  const auto at = floor < most ? floor : most;
+  const auto [low, high] = neighbours(of.table, at);
+  return table_line(low, high, sub(place, __builtin_convertvector(at, Vector<S>)), splat(of.scale));
+}
+
+template <Shape kShape, typename S>
+[[gnu::noinline]] void slopes_strip(const SlopesStrip<S>& given, const Surrogate<S>& surrogate, int64_t n) {
+  const SlopesStrip<S> strip(given);
+  const Surrogate<S> scalar(surrogate);
+  const Surrogate<Vector<S>> of{kShape, splat(surrogate.slope), splat(surrogate.scale), nullptr, 0};
+  for (int64_t j = 0; j < strip.steps; ++j) {
+    const S* u = strip.u.at(j, 0);
+    const S* b = strip.adaptation.data == nullptr ? nullptr : strip.adaptation.at(j, 0);
+    S* h = strip.h.at(j, 0);
+    for (int64_t i = 0; i < n; i += kLanes<S>) {
+      auto theta = load(strip.theta + i);
+      if (b != nullptr) {
+        theta = adapted_threshold(theta, load(strip.kappa + i), load(b + i));
+      }
+      const auto z = sub(load(u + i), theta);
+      if constexpr (kShape == Shape::table) {
+        store(h + i, table_slopes(z, scalar));
+      } else {
+        store(h + i, derivative<kShape>(z, of));
+      }
+    }
+  }
+}
+
+template <typename S>
+void write_slopes(const SlopesStrip<S>& strip, const Surrogate<S>& surrogate, int64_t n) {
+  switch (surrogate.shape) {
+    case Shape::fast_sigmoid:
+      return slopes_strip<Shape::fast_sigmoid>(strip, surrogate, n);
+    case Shape::atan:
+      return slopes_strip<Shape::atan>(strip, surrogate, n);
+    case Shape::sigmoid:
+      return slopes_strip<Shape::sigmoid>(strip, surrogate, n);
+    case Shape::triangle:
+      return slopes_strip<Shape::triangle>(strip, surrogate, n);
+    case Shape::piecewise_exp:
+      return slopes_strip<Shape::piecewise_exp>(strip, surrogate, n);
+    case Shape::gaussian:
+      return slopes_strip<Shape::gaussian>(strip, surrogate, n);
+    case Shape::rectangle:
+      return slopes_strip<Shape::rectangle>(strip, surrogate, n);
+    case Shape::table:
+      return slopes_strip<Shape::table>(strip, surrogate, n);
+  }
+}
+
+}  // namespace
+}  // namespace lif::cpu::LIF_SIMD
