@@ -15,7 +15,7 @@ from _compile import CSRC, CXX_FLAGS, compile_source, target_version
 from compare import autograd_in_python
 from lif_build import LINK_FLAGS
 
-from lif_cuda import _ops, functional
+from lif_cuda import _ops, _plan
 
 SHIM = Path(__file__).resolve().parent
 SHARED_BYTES = 227 * 1024  # kSharedOptin of machine.h
@@ -38,7 +38,7 @@ def short_name(symbol: str) -> str:
 def _put_in_use(operators: tuple[Any, Any, Any]) -> None:
     """Let the package call these operators, with checkpoints at this interval."""
     _ops.lif_forward, _ops.lif_backward, _ops.checkpoint_interval = operators
-    functional._PLANS.clear()
+    _plan.forget()
 
 
 class HostKernels:
