@@ -32,16 +32,16 @@ struct Neighbours {
 
 template <typename S>
 [[gnu::always_inline]] inline Neighbours<S> neighbours(const S* table, Indices<S> at) {
-#if LIF_SIMD_BYTES == 64
   // The forms with a mask: GCC 12 warns of an undefined value inside the others.
+#if LIF_SIMD_BYTES == 64
   if constexpr (sizeof(S) == 4) {
     // Two neighbours at once, as one number of 64 bits.
     const auto all = bits_as<__m512i>(at);
-    const auto pairs = [&](__m256i of) {
-      return _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), 0xff, of, table, 4);
-    };
-    const auto first = pairs(_mm512_maskz_extracti64x4_epi64(0xff, all, 0));
-    const auto second = pairs(_mm512_maskz_extracti64x4_epi64(0xff, all, 1));
+    const auto zero = _mm512_setzero_si512();
+    const auto first =
+        _mm512_mask_i32gather_epi64(zero, 0xff, _mm512_maskz_extracti64x4_epi64(0xff, all, 0), table, 4);
+    const auto second =
+        _mm512_mask_i32gather_epi64(zero, 0xff, _mm512_maskz_extracti64x4_epi64(0xff, all, 1), table, 4);
     const auto low = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const auto high = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return {bits_as<Vector<S>>(_mm512_permutex2var_epi32(first, low, second)),
@@ -55,21 +55,21 @@ template <typename S>
 #elif LIF_SIMD_BYTES == 32
   if constexpr (sizeof(S) == 4) {
     const auto all = bits_as<__m256i>(at);
-    const auto pairs = [&](__m128i of) {
-      return _mm256_castsi256_ps(_mm256_i32gather_epi64(reinterpret_cast<const long long*>(table), of, 4));
-    };
-    const auto first = pairs(_mm256_castsi256_si128(all));
-    const auto second = pairs(_mm256_extracti128_si256(all, 1));
+    const auto* pairs = reinterpret_cast<const long long*>(table);
+    const auto first = _mm256_castsi256_ps(_mm256_i32gather_epi64(pairs, _mm256_castsi256_si128(all), 4));
+    const auto second =
+        _mm256_castsi256_ps(_mm256_i32gather_epi64(pairs, _mm256_extracti128_si256(all, 1), 4));
     // Of each half of the two, the even words and the odd ones; and the quarters in order.
-    const auto in_order = [](__m256 quarters) {
-      return bits_as<Vector<S>>(_mm256_permute4x64_epi64(_mm256_castps_si256(quarters), 0xd8));
-    };
-    return {in_order(_mm256_shuffle_ps(first, second, 0x88)),
-            in_order(_mm256_shuffle_ps(first, second, 0xdd))};
+    const auto low = _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88));
+    const auto high = _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0xdd));
+    return {bits_as<Vector<S>>(_mm256_permute4x64_epi64(low, 0xd8)),
+            bits_as<Vector<S>>(_mm256_permute4x64_epi64(high, 0xd8))};
   } else {
     const auto of = bits_as<__m128i>(at);
-    return {bits_as<Vector<S>>(_mm256_i32gather_pd(table, of, 8)),
-            bits_as<Vector<S>>(_mm256_i32gather_pd(table + 1, of, 8))};
+    const auto zero = _mm256_setzero_pd();
+    const auto all = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
+    return {bits_as<Vector<S>>(_mm256_mask_i32gather_pd(zero, table, of, all, 8)),
+            bits_as<Vector<S>>(_mm256_mask_i32gather_pd(zero, table + 1, of, all, 8))};
   }
 #else
   Neighbours<S> found{};
