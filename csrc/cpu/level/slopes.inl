@@ -10,6 +10,26 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
+// The rows of a tile that come next, as bytes.
+struct Ahead {
+  Rows<const char> rows;
+  int64_t size = 0;  // bytes of an element
+
+  Ahead() = default;
+  template <typename T>
+  explicit Ahead(const Rows<T>& of)
+      : rows{reinterpret_cast<const char*>(of.data), of.stride * static_cast<int64_t>(sizeof(T)), false},
+        size(sizeof(T)) {}
+};
+
+// Whether a derivative takes so long that the memory would stand idle. Then what the way back reads and
+// writes next is fetched meanwhile: a table took 1.33 instead of 1.56 times the plain neuron, a Sigmoid 1.22
+// instead of 1.40, both ways on [25, 131072]. A fast sigmoid took 1.18 instead of 1.08 with it.
+constexpr bool takes_long(Shape shape) {
+  return shape == Shape::sigmoid || shape == Shape::piecewise_exp || shape == Shape::gaussian ||
+         shape == Shape::table;
+}
+
 // u and h of the steps; theta, or what a threshold that moves is computed from.
 template <typename S>
 struct SlopesStrip {
@@ -18,6 +38,7 @@ struct SlopesStrip {
   Rows<S> h;
   const S* theta = nullptr;
   const S* kappa = nullptr;
+  Ahead read, written;
   Rows<const S> adaptation;  // null: the threshold does not move
 };
 
@@ -100,7 +121,15 @@ template <Shape kShape, typename S>
     const S* u = strip.u.at(j, 0);
     const S* b = strip.adaptation.data == nullptr ? nullptr : strip.adaptation.at(j, 0);
     S* h = strip.h.at(j, 0);
+    const char* read = strip.read.rows.data == nullptr ? nullptr : strip.read.rows.at(j, 0);
+    const char* written = strip.written.rows.data == nullptr ? nullptr : strip.written.rows.at(j, 0);
     for (int64_t i = 0; i < n; i += kLanes<S>) {
+      if (takes_long(kShape) && read != nullptr) {
+        __builtin_prefetch(read + i * strip.read.size);
+      }
+      if (takes_long(kShape) && written != nullptr) {
+        __builtin_prefetch(written + i * strip.written.size, 1);
+      }
       auto theta = load(strip.theta + i);
       if (b != nullptr) {
         theta = adapted_threshold(theta, load(strip.kappa + i), load(b + i));

@@ -319,6 +319,8 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
           slopes.theta = rows.parameter[kThreshold] + i;
           slopes.kappa = rows.parameter[kKappa] + i;
           slopes.adaptation = tile.before[kAdaptation];
+          slopes.read = Ahead(tile.g);
+          slopes.written = Ahead(tile.grad_x);
           write_slopes(slopes, args.surrogate, size);
         } else {
           for (int64_t j = 0; j < tile.steps; ++j) {
