@@ -6,9 +6,9 @@
 A revision is what git knows by that name; ``.`` is the working tree. Each is compiled without torch and
 loaded into this one process, where all take turns, and must give the bits of the first. Memory is taken
 once, and its tensors begin at other places of their pages in each round: a kernel can be twice as slow
-where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/level/access.inl). The copy
-moves what forward has to move, and ``x + g`` what the way back has to. Of the rounds in which the processor
-was disturbed (_turns.py) the medians stand apart.
+where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/level/access.inl). The
+copy moves what forward has to move, and ``x + g`` what the way back has to. Of the rounds in which the
+processor was disturbed (_turns.py) the medians stand apart.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The CPU kernels work on whole vectors, at the full width of each SIMD level.
 
-Passes over rows (csrc/cpu/level/rows.inl) are loops for the compiler's vectoriser, and each is looked up in GCC's
-own report. All other arithmetic is written in vectors, and is looked up in the assembly: GCC takes a vector
-operation that the level lacks to pieces in silence, and an index into a vector is a number alone. Without this a
-branch, an alias or such a piece that creeps in costs a factor of 4 to 16, and no result shows it.
+Passes over rows (csrc/cpu/level/rows.inl) are loops for the compiler's vectoriser, and each is looked up in
+GCC's own report. All other arithmetic is written in vectors, and is looked up in the assembly: GCC takes a
+vector operation that the level lacks to pieces in silence, and an index into a vector is a number alone.
+Without this a branch, an alias or such a piece that creeps in costs a factor of 4 to 16, and no result shows
+it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 from _compile import CSRC, CXX_FLAGS, compile_source, cxx
@@ -21,15 +21,15 @@ WAYS = ("forward", "backward")
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
 REGISTERS = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
 
-# Functions whose arithmetic is written in vectors, and how many of each there are at the least: the surrogates
-# for fp32 and fp64, the members of the family for four types.
+# Functions whose arithmetic is written in vectors, and how many of each there are at the least: surrogates
+# for fp32 and fp64, members of the family for four types.
 IN_VECTORS = {
     "slopes_strip": 8 * 2,
     "wide_forward_groups": 12 * 4 * 3,
     "wide_backward_groups": 14 * 4 * 2,
     "slopes_groups": 8 * 3,
 }
-# A number alone, multiplied, divided or compared. Additions are left out: a number is spread over a vector by one.
+# A number alone, multiplied, divided or compared. Not added: so a number is spread over a vector.
 ALONE = re.compile(r"\tv?(?:mul|div|sqrt|max|min|cmp\w*|u?comi)s[sd]\t")
 
 

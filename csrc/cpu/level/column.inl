@@ -18,8 +18,11 @@ struct WideKept {
     return learn || (neuron.delayed && neuron.reset == Reset::zero);
   }
 
+  // Rows of a chunk.
   static int64_t count(const Neuron<S>& neuron, int64_t chunk, bool learn) {
-    return (1 + states_of(neuron)) * chunk + 1;
+    const int64_t rows = 1 + (keeps_membrane(neuron, learn) && !neuron.delayed) + (neuron.synapse && learn) +
+                         neuron.adaptive + (neuron.refractory > 0);
+    return rows * chunk + 1;
   }
 
   WideKept(Workspace<S>& workspace, const Neuron<S>& neuron, int64_t chunk, bool learn)

@@ -154,6 +154,8 @@ template <Slopes kSlopes, Reset kReset, bool kDetached, In kIn, bool kSum, Learn
       slopes_of_strip.u = beyond(tile.u, strip);
       slopes_of_strip.h = {h, kStrip, false};
       slopes_of_strip.theta = rows.theta + strip;
+      slopes_of_strip.read = Ahead(beyond(tile.g, strip));
+      slopes_of_strip.written = Ahead(beyond(tile.grad_x, strip));
       write_slopes(slopes_of_strip, surrogate, end - strip);
       for (int64_t i = strip; i < end; i += kWidth) {
         const Rows<const S> slopes{h + i - strip, kStrip, false};

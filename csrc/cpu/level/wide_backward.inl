@@ -41,118 +41,119 @@ template <typename Kind>
                                           : true;
 }
 
+// A step of a vector of neurons as it was.
+template <typename Kind, typename T, typename S = StateOf<T>>
+[[gnu::always_inline]] inline Was<Vector<S>> load_was(const Kind& kind, const Values<Vector<S>>& own,
+                                                      const WideBackwardTile<T>& tile, int64_t j,
+                                                      int64_t at) {
+  using V = Vector<S>;
+  constexpr bool kAny = std::is_same_v<Kind, AnyMember>;
+  Was<V> was;
+  for (int name = 0; name < kStates; ++name) {
+    const bool kept = has_state(kind, name) && tile.before[name].data != nullptr;
+    was.before.of[name] = kept ? load(tile.before[name].at(j, at)) : V{};
+  }
+  const V silent = was.before.of[kSilence];
+  const V u = kAny && tile.u.data == nullptr ? V{} : load(tile.u.at(j, at));
+  const Step<V> met = meet_threshold(kind, own, u, was.before.of[kAdaptation], silent);
+  was.u = met.u;
+  was.theta = met.theta;
+  was.s = kAny && tile.s.data != nullptr ? load(tile.s.at(j, at)) : met.s;
+  const V h = load(tile.h.at(j, at));
+  was.h = kind.refractory ? (silent > number<V>(0) ? number<V>(0) : h) : h;
+  return was;
+}
+
 template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
 [[gnu::noinline]] void wide_backward_groups(const Neuron<S>& neuron, const WideBackwardTile<T>& given,
                                             const WideRows<S>& given_rows, int64_t n) {
   using V = Vector<S>;
   constexpr bool kAny = std::is_same_v<Kind, AnyMember>;
-  constexpr int64_t kLane = kLanes<S>;
   // Copies, which the compiler knows that no store can change.
   const WideBackwardTile<T> tile(given);
   const WideRows<S> rows(given_rows);
   const Kind kind = wide_kind<Kind>(neuron);
+  const auto each = [](const auto& run) {
+    for (int64_t k = 0; k < kWideVectors; ++k) {
+      run(k, k * kLanes<S>);
+    }
+  };
   for (int64_t i = 0; i < n; i += kWideGroup<S>) {
     Values<V> own[kWideVectors];
     Adjoint<V> adjoint[kWideVectors];
     Sums<V> sums[kWideVectors];
     V sum_x[kWideVectors];
-    for (int64_t k = 0; k < kWideVectors; ++k) {
-      const int64_t at = i + k * kLane;
-      own[k] = load_values(kind, neuron, rows, at);
+    each([&](int64_t k, int64_t lane) {
+      own[k] = load_values(kind, neuron, rows, i + lane);
       for (int name = 0; name < kSmoothStates; ++name) {
-        adjoint[k].of[name] = has_state(kind, name) ? load(rows.adjoint[name] + at) : V{};
+        adjoint[k].of[name] = has_state(kind, name) ? load(rows.adjoint[name] + i + lane) : V{};
       }
       for (int name = 0; kLearn && name < kParameters; ++name) {
-        sums[k].*kSumOf<V>[name] = has_parameter(kind, name) ? load(rows.sums[name] + at) : V{};
+        sums[k].*kSumOf<V>[name] = has_parameter(kind, name) ? load(rows.sums[name] + i + lane) : V{};
       }
-      sum_x[k] = load(rows.grad_x + at);
-    }
+      sum_x[k] = load(rows.grad_x + i + lane);
+    });
     for (int64_t j = tile.steps - 1; j >= 0; --j) {
       V g[kWideVectors], dx[kWideVectors];
       Was<V> was[kWideVectors];
-      for (int64_t k = 0; k < kWideVectors; ++k) {
-        const int64_t at = i + k * kLane;
-        for (int name = 0; name < kStates; ++name) {
-          const bool kept = has_state(kind, name) && tile.before[name].data != nullptr;
-          was[k].before.of[name] = kept ? load(tile.before[name].at(j, at)) : V{};
-        }
-        const V silent = was[k].before.of[kSilence];
-        const V u = kAny && tile.u.data == nullptr ? V{} : load(tile.u.at(j, at));
-        const Step<V> met = meet_threshold(kind, own[k], u, was[k].before.of[kAdaptation], silent);
-        was[k].u = met.u;
-        was[k].theta = met.theta;
-        was[k].s = kAny && tile.s.data != nullptr ? load(tile.s.at(j, at)) : met.s;
-        const V h = load(tile.h.at(j, at));
-        was[k].h = kind.refractory ? (silent > number<V>(0) ? number<V>(0) : h) : h;
-      }
+      each([&](int64_t k, int64_t lane) {
+        was[k] = load_was(kind, own[k], tile, j, i + lane);
+        g[k] = -number<V>(0);  // which leaves what is added to it as it is
+      });
       if (tile.g.data != nullptr) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          g[k] = load(tile.g.at(j, i + k * kLane));
-        }
-      } else {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          g[k] = -number<V>(0);  // which leaves what is added to it as it is
-        }
+        each([&](int64_t k, int64_t lane) { g[k] = load(tile.g.at(j, i + lane)); });
       }
       if (kAny && tile.timed) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          const int64_t at = i + k * kLane;
-          const V later = load(rows.later + at);
+        each([&](int64_t k, int64_t lane) {
+          const V later = load(rows.later + i + lane);
           const auto t = splat(static_cast<S>(tile.t + j));
-          g[k] = add(g[k], first_spike_gradient(later, load(rows.first + at), t));
-          store(rows.later + at, first_spike_earlier(load(rows.grad_first + at), later, was[k].s));
-        }
+          g[k] = add(g[k], first_spike_gradient(later, load(rows.first + i + lane), t));
+          store(rows.later + i + lane,
+                first_spike_earlier(load(rows.grad_first + i + lane), later, was[k].s));
+        });
       }
       if (tile.counted) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          g[k] = add(g[k], load(rows.constant + i + k * kLane));
-        }
+        each([&](int64_t k, int64_t lane) { g[k] = add(g[k], load(rows.constant + i + lane)); });
       }
       if (tile.grad_trace.data != nullptr) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
+        each([&](int64_t k, int64_t lane) {
           V& a = adjoint[k].of[kMembrane];
-          a = add(a, load(tile.grad_trace.at(j, i + k * kLane)));
-        }
+          a = add(a, load(tile.grad_trace.at(j, i + lane)));
+        });
       }
-      for (int64_t k = 0; k < kWideVectors; ++k) {
-        const int64_t at = i + k * kLane;
+      each([&](int64_t k, int64_t lane) {
         Maybe<V> before_reset, input;
         if (tile.grad_before.data != nullptr) {
-          before_reset = {true, load(tile.grad_before.at(j, at))};
+          before_reset = {true, load(tile.grad_before.at(j, i + lane))};
         }
         if (kAny && tile.by_gain) {
-          const V x = load(tile.x.at(j, at));
+          const V x = load(tile.x.at(j, i + lane));
           input = {true, kind.synapse ? synapse(own[k].alpha, was[k].before.of[kCurrent], x) : x};
         }
         dx[k] = step_back<kLearn>(kind, own[k], was[k], g[k], adjoint[k], sums[k], before_reset, input);
-      }
+      });
       if (tile.grad_x.data != nullptr) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          store_as(tile.grad_x.at(j, i + k * kLane), dx[k]);
-        }
+        each([&](int64_t k, int64_t lane) { store_as(tile.grad_x.at(j, i + lane), dx[k]); });
       }
       if (tile.summing) {
-        for (int64_t k = 0; k < kWideVectors; ++k) {
-          sum_x[k] = add(sum_x[k], dx[k]);
-        }
+        each([&](int64_t k, int64_t) { sum_x[k] = add(sum_x[k], dx[k]); });
       }
     }
-    for (int64_t k = 0; k < kWideVectors; ++k) {
-      const int64_t at = i + k * kLane;
+    each([&](int64_t k, int64_t lane) {
       for (int name = 0; name < kSmoothStates; ++name) {
         if (has_state(kind, name)) {
-          store(rows.adjoint[name] + at, adjoint[k].of[name]);
+          store(rows.adjoint[name] + i + lane, adjoint[k].of[name]);
         }
       }
       for (int name = 0; kLearn && name < kParameters; ++name) {
         if (has_parameter(kind, name)) {
-          store(rows.sums[name] + at, sums[k].*kSumOf<V>[name]);
+          store(rows.sums[name] + i + lane, sums[k].*kSumOf<V>[name]);
         }
       }
       if (tile.summing) {
-        store(rows.grad_x + at, sum_x[k]);
+        store(rows.grad_x + i + lane, sum_x[k]);
       }
-    }
+    });
   }
 }
 
@@ -162,12 +163,11 @@ using WideBackwardGroups = void (*)(const Neuron<S>&, const WideBackwardTile<T>&
 
 template <typename T>
 bool learns(const Backward<T>& args) {
-  for (const auto* grad : args.grad_parameter) {
-    if (grad != nullptr) {
-      return true;
-    }
+  bool any = false;
+  for (int name = 0; name < kParameters; ++name) {
+    any = any || args.grad_parameter[name] != nullptr;
   }
-  return false;
+  return any;
 }
 
 // What a compiled member has no kernel for: bits in place of u, the time of the first spike, a gain that
@@ -319,6 +319,8 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
           slopes.theta = rows.parameter[kThreshold] + i;
           slopes.kappa = rows.parameter[kKappa] + i;
           slopes.adaptation = tile.before[kAdaptation];
+          slopes.read = Ahead(tile.g);
+          slopes.written = Ahead(tile.grad_x);
           write_slopes(slopes, args.surrogate, size);
         } else {
           for (int64_t j = 0; j < tile.steps; ++j) {

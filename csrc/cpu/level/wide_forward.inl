@@ -45,7 +45,6 @@ enum class WideWrites { spikes, kept, any };
 template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>>
 [[gnu::noinline]] void wide_forward_groups(const Neuron<S>& neuron, const WideForwardTile<T>& given,
                                            const WideRows<S>& given_rows, int64_t n) {
-  constexpr int64_t kLane = kLanes<S>;
   constexpr bool kSpikes = kWrites == WideWrites::spikes;
   constexpr bool kKept = kWrites == WideWrites::kept;
   constexpr bool kAny = kWrites == WideWrites::any;
@@ -55,7 +54,7 @@ template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>
   const Kind kind = wide_kind<Kind>(neuron);
   const auto each = [](const auto& run) {
     for (int64_t k = 0; k < kWideVectors; ++k) {
-      run(k, k * kLane);
+      run(k, k * kLanes<S>);
     }
   };
   for (int64_t i = 0; i < n; i += kWideGroup<S>) {
