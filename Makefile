@@ -64,8 +64,9 @@ $(VENV)/.torch:
 	  $(VENV)/bin/pip install '$(TORCHVISION)'; fi
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.torch $(SOURCES)
+$(VENV)/.installed: $(VENV)/.torch $(SOURCES) tests/libraries.txt
 	$(VENV)/bin/pip install '.[bench,test,dev]'
+	$(VENV)/bin/pip install --no-deps -r tests/libraries.txt
 	$(RUN) -m lif_cuda info
 	touch $@
 

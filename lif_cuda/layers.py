@@ -48,9 +48,9 @@ class IF(LIF):
 class CurrentLIF(LIF):
     """Current-based neurons: a decaying synaptic current comes before the membrane.
 
-    ``i[t] = alpha * i[t-1] + x[t]`` takes the place of ``x[t]``. snnTorch's Synaptic (with
-    ``delay_reset=True, detach_reset=True, strict=True``) and the LIF of Norse are of this kind. The state is
-    a :class:`lif_cuda.NeuronState` with ``membrane`` and ``current``.
+    ``i[t] = alpha * i[t-1] + x[t]`` takes the place of ``x[t]``. snnTorch's Synaptic and the LIF of Norse are
+    of this kind, with the options that ``docs/migrating.md`` gives. The state is a
+    :class:`lif_cuda.NeuronState` with ``membrane`` and ``current``.
 
     Args:
         num_neurons, beta, threshold: as for :class:`LIF`.
