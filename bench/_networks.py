@@ -6,6 +6,7 @@ Each is built by a function of ``make``, which makes what stands there: of [T, B
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,15 +36,18 @@ class Series(nn.Module):
         self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(x).to(x.dtype)  # in float64 snnTorch's spikes are float32
+        out: Tensor = self.run(x).to(x.dtype)  # in float64 snnTorch's spikes are float32
+        return out
 
     def constant(self, x: Tensor, steps: int) -> Tensor:
         """The same input [B, ...] at each step."""
-        return self(x.expand(steps, *x.shape))
+        spikes: Tensor = self(x.expand(steps, *x.shape))
+        return spikes
 
     def count(self, x: Tensor) -> Tensor:
         """The sum over time."""
-        return self(x).sum(0)
+        spikes: Tensor = self(x)
+        return spikes.sum(0)
 
 
 class Ours(Series):
@@ -111,7 +115,8 @@ class SteppedMLP(MLP):
     """The same as snnTorch's tutorials write it: a loop over time around all layers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.neuron1.inner, self.neuron2.inner
+        first: Any = self.neuron1.inner
+        second: Any = self.neuron2.inner
         membrane1, membrane2 = first.init_leaky(), second.init_leaky()
         logits = x.new_zeros(x.shape[-2], CLASSES)
         for t in range(self.steps):
@@ -124,8 +129,8 @@ class SteppedMLP(MLP):
 
 def over_time(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer without a state, on all steps at once."""
-    out: Tensor = layer(x.flatten(0, 1))
-    return out.unflatten(0, x.shape[:2])
+    out: Tensor = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return out
 
 
 class ConvNet(nn.Module):
@@ -139,27 +144,26 @@ class ConvNet(nn.Module):
 
     def __init__(self, make: Make, case: Case, kernel: int, hidden: int, gain: float) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList()
-        before = 1
-        for channels in (case.width, 2 * case.width):
-            convolution = nn.Conv2d(before, channels, kernel, padding=kernel // 2, bias=False)
-            self.blocks.append(
-                nn.ModuleList((nn.Sequential(convolution, nn.BatchNorm2d(channels)), make(), nn.MaxPool2d(2)))
+        widths = (1, case.width, 2 * case.width)
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(after)
             )
-            before = channels
-        features = before * (PIXELS // 4) ** 2
-        self.head = nn.ModuleList()
-        if hidden:
-            self.head.append(nn.ModuleList((nn.Linear(features, hidden), make())))
-        self.head.append(nn.ModuleList((nn.Linear(hidden or features, CLASSES), make())))
-        for linear, _ in self.head:
-            nn.init.normal_(linear.weight, std=gain / linear.in_features**0.5)
+            for before, after in itertools.pairwise(widths)
+        )
+        self.pool = nn.MaxPool2d(2)
+        features = [widths[-1] * (PIXELS // 4) ** 2, *[hidden] * bool(hidden), CLASSES]
+        self.linears = nn.ModuleList(nn.Linear(*sizes) for sizes in itertools.pairwise(features))
+        for linear, size in zip(self.linears, features, strict=False):
+            nn.init.normal_(linear.get_parameter("weight"), std=gain / size**0.5)
+        self.neurons = nn.ModuleList(make() for _ in (*self.convolutions, *self.linears))
 
     def forward(self, x: Tensor) -> Tensor:
-        for convolution, neuron, pool in self.blocks:
-            x = over_time(pool, neuron(over_time(convolution, x)))
+        layers = list(zip((*self.convolutions, *self.linears), self.neurons, strict=True))
+        for convolution, neuron in layers[: len(self.convolutions)]:
+            x = over_time(self.pool, neuron(over_time(convolution, x)))
         x = x.flatten(2)
-        for linear, neuron in self.head:
+        for linear, neuron in layers[len(self.convolutions) :]:
             x = neuron(linear(x))
         return x.mean(0)
 
@@ -243,29 +247,22 @@ def _tutorial(kernel: int, hidden: int, gain: float) -> Callable[[Make, Case], n
     return lambda make, case: ConvNet(make, case, kernel, hidden, gain)
 
 
-_MLP: dict[str, Any] = {
-    "library": "snnTorch",
-    "neuron": "snn.Leaky(beta=0.9)",
-    "steps": 25,
+_IMAGE = (1, PIXELS, PIXELS)
+_JELLY: dict[str, Any] = {"library": "SpikingJelly", "neuron": 'neuron.LIFNode(step_mode="m")', "steps": 4}
+_SNN: dict[str, Any] = {"library": "snnTorch", "neuron": "snn.Leaky(beta=0.9)", "steps": 25}
+_MLP: dict[str, Any] = _SNN | {
     "batch": 256,
     "width": 256,
     "shape": (PIXELS**2,),
     "build": MLP,
     "others": {"step loop": SteppedMLP},
 }
-_JELLY = 'neuron.LIFNode(step_mode="m")'
 CASES: Sequence[Case] = (
     Case("mlp", "MLP, constant input", constant=True, **_MLP),
     Case("mlp-rate", "MLP, rate-coded input", **_MLP),
-    Case(
-        *("conv", "conv net, T = 4", "SpikingJelly", _JELLY),
-        *(4, 64, 32, (1, PIXELS, PIXELS), _tutorial(3, 256, 6.0)),
-    ),
-    Case(
-        *("conv-long", "conv net, T = 25", "snnTorch", "snn.Leaky(beta=0.9)"),
-        *(25, 64, 12, (1, PIXELS, PIXELS), _tutorial(5, 0, 0.6)),
-    ),
-    Case("sew", "SEW-ResNet-18", "SpikingJelly", _JELLY, 4, 16, 64, (3, 32, 32), SEWResNet),
+    Case("conv", "conv net", batch=64, width=32, shape=_IMAGE, build=_tutorial(3, 256, 6.0), **_JELLY),
+    Case("conv-long", "conv net", batch=64, width=12, shape=_IMAGE, build=_tutorial(5, 0, 0.6), **_SNN),
+    Case("sew", "SEW-ResNet-18", batch=16, width=64, shape=(3, 32, 32), build=SEWResNet, **_JELLY),
 )
 
 
@@ -279,5 +276,5 @@ def double(network: nn.Module) -> nn.Module:
     wide = copy.deepcopy(network).double()
     for module in wide.modules():
         if isinstance(module, Series) and "beta" in dict(module.inner.named_buffers()):
-            module.inner.beta.fill_(0.9)
+            module.inner.get_buffer("beta").fill_(0.9)
     return wide

@@ -12,7 +12,7 @@ Networks (_networks.py):
 
     mlp, mlp-rate   the seed's, 784-256-256-10, T = 25: constant input, and spikes; snnTorch's Leaky. "step
                     loop" is the same as its tutorials write it: a loop over time around all layers
-    conv            twice 3x3 convolution, batch norm, neuron, pooling, then twice a Linear and a neuron, T = 4;
+    conv            twice 3x3 convolution, batch norm, neuron, pooling, then twice Linear and neuron, T = 4;
                     SpikingJelly's LIFNode
     conv-long       the same with 5x5 and one Linear, T = 25; snnTorch's Leaky
     sew             SpikingJelly's SEW-ResNet-18 on images of 32 x 32, T = 4, and its LIFNode
