@@ -22,6 +22,7 @@ RUN_CUDA = $(VENV_CUDA)/bin/python -P
 MNIST_ARGS ?=
 BENCH_ARGS ?=
 KERNELS_ARGS ?= --quick
+NETWORKS_ARGS ?=
 # Beside a torch with CUDA: what can be otherwise there than beside one for the CPU, which runs all tests. That is
 # how things are built, found and loaded, what compiles, torchvision, and whatever needs a GPU.
 CUDA_TESTS ?= $(addprefix tests/test_,build.py info.py data.py mnist_job.py compile.py aoti.py lif.py gpu.py)
@@ -43,7 +44,7 @@ CPP_FILES := $(shell find csrc tests bench -type f \
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help mnist test test-versions coverage cuda-build lint bench kernels clean
+.PHONY: help mnist test test-versions coverage cuda-build lint bench kernels networks clean
 
 help:
 	@echo 'make mnist        train the SNN and the ANN on MNIST; results in runs/mnist'
@@ -53,6 +54,7 @@ help:
 	@echo 'make coverage     lines that the tests run: of lif_cuda (95 % at least), and of the C++'
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
+	@echo 'make networks     time training steps of networks, with one neuron and another (NETWORKS_ARGS=...)'
 	@echo 'make lint         ruff, mypy, clang-format and clang-tidy'
 	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run its tests (CUDA_TESTS=...)'
 	@echo 'make clean        remove what was built here; the environments stay'
@@ -131,6 +133,9 @@ bench: $(VENV)/.installed
 
 kernels: $(VENV)/.installed
 	$(VENV)/bin/python bench/kernels.py $(KERNELS_ARGS)
+
+networks: $(VENV)/.installed
+	$(VENV)/bin/python bench/networks.py $(NETWORKS_ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

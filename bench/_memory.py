@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import lif_cuda
+
 
 def proc_bytes(file: str, field: str) -> int:
     """A field of a file in Linux's /proc, in bytes; 0 where there is none."""
@@ -75,14 +77,9 @@ def recycle() -> None:
     [16, 64, 16384] took 1.0 ns an element in memory that was there, and 5.7 in fresh pages.
 
     Raises:
-        RuntimeError: this is not glibc.
+        RuntimeError: as ``lif_cuda.keep_memory`` does.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        raise RuntimeError("--recycled needs glibc, whose malloc can be told so; leave it out elsewhere")
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, -1)
+    lif_cuda.keep_memory()
 
 
 def available_bytes(device: torch.device) -> int:

@@ -121,11 +121,12 @@ def interleaved(
     seconds: float,
     device: torch.device,
     yardstick: Yardstick,
+    long: float = LONG,
 ) -> Turns:
     """Time the calls in turns: ENOUGH rounds at least, and for about ``seconds`` in all.
 
     Up to four times as long where there are not ENOUGH undisturbed turns by then, without the contenders
-    whose turns are LONG.
+    whose turns take ``long`` seconds or more.
 
     A turn begins with one call that is not timed, and a call shorter than two milliseconds is repeated within
     it: what is timed is a call after others like it. The first one after another contender's, of which some
@@ -157,7 +158,7 @@ def interleaved(
         turns.seconds[name].append((time.perf_counter() - start) / repeats)
         turns.undisturbed[name].append(yardstick.undisturbed(max(before, yardstick.measure())))
 
-    short = [name for name in calls if once[name] < LONG]
+    short = [name for name in calls if once[name] < long]
     gc.collect()
     gc.disable()
     try:

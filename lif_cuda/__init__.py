@@ -6,6 +6,7 @@ from ._module import reset_states
 from ._state import NeuronState
 from .decay import decay_of
 from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
+from .memory import keep_memory
 from .reference import ReferenceLIF
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "ReferenceLIF",
     "decay_of",
     "functional",
+    "keep_memory",
     "models",
     "reset_states",
     "surrogate",
