@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -154,9 +155,14 @@ def scaling(options: argparse.Namespace, device: torch.device, yardstick: Yardst
         calls = {
             kind: call_of(lif_cuda_fused, x, grad, kind == "training") for kind in ("forward", "training")
         }
-        turns = interleaved(calls, options.seconds / 4, device, yardstick)
+        turns = interleaved(calls, options.seconds, device, yardstick)
         rows.append(
-            {"steps": steps, "neurons": neurons} | {kind: turns.timing(kind).median for kind in calls}
+            {
+                "steps": steps,
+                "neurons": neurons,
+                "seconds": {kind: asdict(turns.timing(kind)) for kind in calls},
+                "undisturbed_turns": {kind: len(turns.quiet(kind)) for kind in calls},
+            }
         )
     return rows
 
