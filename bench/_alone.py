@@ -21,6 +21,10 @@ from torch import Tensor
 
 from lif_cuda import LIF, _ops, functional
 
+# T and neurons of the growth: along T first, then along neurons.
+GROWTH = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+GROWTH += [(4, 2**k) for k in range(7, 28, 2)]
+
 
 def constant_counts(
     options: argparse.Namespace, device: torch.device, yardstick: Yardstick
@@ -142,10 +146,8 @@ def after_idling(device: torch.device, seconds: float = 6.0) -> dict[str, dict[s
 def scaling(options: argparse.Namespace, device: torch.device, yardstick: Yardstick) -> list[dict[str, Any]]:
     """Forward and backward of lif_cuda as T and as the number of neurons grows."""
     largest = options.largest
-    shapes = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
-    shapes += [(4, 2**k) for k in range(7, 28, 2)]
     rows = []
-    for steps, neurons in shapes:
+    for steps, neurons in GROWTH:
         # x, its gradient, what comes in, spikes, dx, and one to spare.
         if steps * neurons > 4 * largest or steps * neurons * 4 * 6 > available_bytes(device):
             print(f"T = {steps}, {neurons} neurons: left out", file=sys.stderr)

@@ -65,7 +65,7 @@ def _copy(cases: list[dict[str, Any]], place: str) -> Figure:
         _KINDS,
     )
     panels = _grid(figure, len(types))
-    every = []
+    every: list[Point] = []
     for axes, dtype in zip(panels, types, strict=True):
         for row in cases:
             if row["dtype"] != dtype:
@@ -93,15 +93,14 @@ def _family(rows: list[dict[str, Any]], place: str) -> Figure:
         _KINDS,
     )
     panels = _grid(figure, len(shapes))
-    every = []
+    every: list[Point] = []
     for axes, shape in zip(panels, shapes, strict=True):
         for row in (row for row in rows if _shape(row) == shape):
             for name in (name for name in names if name in row["seconds"]):
                 point = point_of(row["times_of_plain"][name], _quiet(row, name, "plain"))
                 every.append(point)
-                if not point.is_noise:
-                    y = names.index(name) + (0.2 if row["training"] else -0.2)
-                    _bar(axes, point, y, _KINDS[_kind(row)])
+                y = names.index(name) + (0.2 if row["training"] else -0.2)
+                _bar(axes, point, y, _KINDS[_kind(row)])
         axes.axvline(1, color=GREY, lw=1)
         axes.margins(x=0.16)
         axes.set_title(f"[T, B, N] = {shape}")
@@ -123,7 +122,7 @@ def _libraries(rows: list[dict[str, Any]], place: str) -> Figure:
         {"lif_cuda": VERMILION, "the library": GREY},
     )
     panels = _grid(figure, len(groups))
-    every = []
+    every: list[Point] = []
     for axes, (title, group) in zip(panels, groups.items(), strict=True):
         pairs = {
             _name(row): (_seconds(row, "theirs"), _seconds(row, "lif_cuda"), row["times_of_lif_cuda"])
@@ -142,7 +141,7 @@ def _scaling(rows: list[dict[str, Any]], place: str) -> Figure:
     figure = new_figure(
         3.6, f"The plain neuron as layers grow: ns a neuron-step, lower is better\nfloat32, {place}"
     )
-    every = []
+    every: list[Point] = []
     axes_of = dict(zip(("steps", "neurons"), figure.subplots(1, 2), strict=True))
     for name, fixed, first in (("steps", "neurons", rows[0]), ("neurons", "steps", rows[-1])):
         axes = axes_of[name]
@@ -208,14 +207,16 @@ def _dot(axes: Axes, point: Point, y: float, colour: str, size: float = 6) -> No
 
 
 def _bar(axes: Axes, point: Point, y: float, colour: str) -> None:
+    look: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    if point.is_noise:
+        axes.annotate("noise", (0, y), (3, 0), color=GREY, **look)
+        return
     face = colour if point.quiet else "white"
     axes.barh(y, point.median, 0.34, color=face, edgecolor=colour)
     if point.is_wide:
         axes.plot([point.low, point.high], [y, y], color="black", lw=1)
     end = max(point.median, point.high if point.is_wide else 0)
-    axes.annotate(
-        f"{point.median:.2f}", (end, y), (3, 0), textcoords="offset points", va="center", fontsize=8
-    )
+    axes.annotate(f"{point.median:.2f}", (end, y), (3, 0), **look)
 
 
 def _beside(

@@ -116,8 +116,8 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], gap: float 
         labels: of each line.
         gap: the least distance of two, as a share of the height of the axes.
     """
-    low, high = axes.transLimits.inverted().transform([(0, 0), (0, 1)])[:, 1]
     scale: Any = axes.yaxis.get_transform()
+    low, high = scale.transform(axes.get_ylim())
     labels = sorted(labels)
     places = [float((scale.transform(y) - low) / (high - low)) for y, _, _ in labels]
     for _ in range(30):  # each moves two that are close apart by what they lack, and may bring others close
