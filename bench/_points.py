@@ -8,8 +8,9 @@ from typing import Any
 
 from _turns import ENOUGH
 
-# Quartiles so many times apart, of disturbed turns, tell about the machine and not about the kernel.
-NOISE = 2.0
+# A median so many times the lower quartile tells about the machine: what disturbs a turn makes it longer, and
+# it does so within turns, too, around which the processor was ours.
+NOISE = 1.5
 # Quartiles closer than that are hidden by their point.
 NARROW = 1.06
 
@@ -33,7 +34,7 @@ class Point:
     @property
     def is_noise(self) -> bool:
         """Whether it is left out."""
-        return not self.quiet and self.high > NOISE * self.low
+        return self.median > NOISE * self.low
 
     @property
     def is_wide(self) -> bool:
