@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from _turns import Yardstick, interleaved, synchronise
 from torch import Tensor
 
 from lif_cuda import LIF, _ops, functional
+
+# T and neurons of the growth: along T first, then along neurons.
+GROWTH = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+GROWTH += [(4, 2**k) for k in range(7, 28, 2)]
 
 
 def constant_counts(
@@ -141,10 +146,8 @@ def after_idling(device: torch.device, seconds: float = 6.0) -> dict[str, dict[s
 def scaling(options: argparse.Namespace, device: torch.device, yardstick: Yardstick) -> list[dict[str, Any]]:
     """Forward and backward of lif_cuda as T and as the number of neurons grows."""
     largest = options.largest
-    shapes = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]
-    shapes += [(4, 2**k) for k in range(7, 28, 2)]
     rows = []
-    for steps, neurons in shapes:
+    for steps, neurons in GROWTH:
         # x, its gradient, what comes in, spikes, dx, and one to spare.
         if steps * neurons > 4 * largest or steps * neurons * 4 * 6 > available_bytes(device):
             print(f"T = {steps}, {neurons} neurons: left out", file=sys.stderr)
@@ -154,9 +157,14 @@ def scaling(options: argparse.Namespace, device: torch.device, yardstick: Yardst
         calls = {
             kind: call_of(lif_cuda_fused, x, grad, kind == "training") for kind in ("forward", "training")
         }
-        turns = interleaved(calls, options.seconds / 4, device, yardstick)
+        turns = interleaved(calls, options.seconds, device, yardstick)
         rows.append(
-            {"steps": steps, "neurons": neurons} | {kind: turns.timing(kind).median for kind in calls}
+            {
+                "steps": steps,
+                "neurons": neurons,
+                "seconds": {kind: asdict(turns.timing(kind)) for kind in calls},
+                "undisturbed_turns": {kind: len(turns.quiet(kind)) for kind in calls},
+            }
         )
     return rows
 

@@ -15,6 +15,8 @@ Forward: ``x.clone()`` and a fresh membrane. With backward: beside it ``x + g``.
 Tables: the cases (_cases.py); the family beside the plain neuron (_family.py); libraries at their defaults,
 each beside the layer that equals it (_libraries.py); constant input; the overhead of a call in microseconds;
 cost as T and as the number of neurons grows; a large call at once and after idling (_alone.py).
+--pictures draws the cases, the family, the libraries and the growth (_kernel_pictures.py); redraw.py does so
+from the JSON of an earlier run.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from _files import write_json
 from _memory import recycle
 from _turns import Yardstick
 
+# Of the JSON; a file of another format is not drawn.
+FORMAT = 3
 TABLES = (
     "cases",
     "family",
@@ -73,8 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--pictures", type=Path, help="draw into this folder")
     options = parser.parse_args(arguments)
-    if options.pictures and not {"cases", "scaling"} <= set(options.only):
-        parser.error("--pictures draws the cases and the scaling; leave --only out, or name both in it")
+    if options.pictures:
+        import _kernel_pictures  # matplotlib, which a machine that only measures may lack
+        from _picture_style import save
+
+        if not set(_kernel_pictures.DRAWN) & set(options.only):
+            parser.error(f"--pictures draws {', '.join(_kernel_pictures.DRAWN)}; name one of them in --only")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.quick:
@@ -84,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     yardstick = Yardstick()
     results: dict[str, Any] = {
-        "format": 2,
+        "format": FORMAT,
         "command": _machine.command(),
         "versions": _machine.versions(),
         "rivals": _libraries.versions(),
@@ -109,10 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         write_json(options.json, results)
     if options.pictures:
-        import _kernel_pictures  # matplotlib, which a machine that only measures may lack
-
         options.pictures.mkdir(parents=True, exist_ok=True)
-        _kernel_pictures.draw(results, options.pictures)
+        save(_kernel_pictures.figures(results), options.pictures)
 
 
 if __name__ == "__main__":

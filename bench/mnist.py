@@ -228,6 +228,8 @@ def _train_all(
 def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData, test: Split) -> None:
     try:
         import _pictures
+        import _spike_picture
+        from _picture_style import save
     except ImportError as error:
         print(f"no pictures: {error}; pip install matplotlib, and run again with --resume")
         return
@@ -235,8 +237,10 @@ def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData,
 
     model = cast(SNNClassifier, network.model)
     trace = record(model, test.images[0], cast(int, network.steps))
-    paths = _pictures.draw_all(out, results, trace, data.test_images[0], int(data.test_labels[0]))
-    names = ", ".join(path.name for path in paths)
+    spikes = _spike_picture.figure_of(trace, data.test_images[0], int(data.test_labels[0]))
+    _pictures.say_data(spikes, results["data"])
+    figures = _pictures.figures(results) | {"spikes.png": spikes}
+    names = ", ".join(path.name for path in save(figures, out))
     print(f"results.json, checkpoints and pictures ({names}) are in {out}")
 
 
