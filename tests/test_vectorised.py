@@ -29,8 +29,8 @@ IN_VECTORS = {
     "wide_backward_groups": 14 * 4 * 2,
     "slopes_groups": 8 * 3,
 }
-# A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change from
-# neuron to neuron may be computed alone; where a vector is taken to pieces, there is one for each lane.
+# A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change
+# from neuron to neuron may be computed alone; where a vector is taken to pieces, there is one for each lane.
 ALONE = re.compile(r"\tv?(?:mul|div|sub|max|min)s[sd]\t")
 
 
