@@ -29,8 +29,9 @@ IN_VECTORS = {
     "wide_backward_groups": 14 * 4 * 2,
     "slopes_groups": 8 * 3,
 }
-# A number alone, multiplied, divided or compared. Not added: so a number is spread over a vector.
-ALONE = re.compile(r"\tv?(?:mul|div|sqrt|max|min|cmp\w*|u?comi)s[sd]\t")
+# A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change
+# from neuron to neuron may be computed alone; where a vector is taken to pieces, there is one for each lane.
+ALONE = re.compile(r"\tv?(?:mul|div|sub|max|min)s[sd]\t")
 
 
 def row_loops(source: str) -> dict[int, str]:
@@ -56,7 +57,7 @@ def reported(report: str, message: str) -> list[re.Match[str]]:
 
 def functions(assembly: str) -> dict[str, str]:
     """The bodies of the functions of an assembly, by their mangled names."""
-    return dict(re.findall(r"^(_Z\w+):\n(.*?)^\t\.size\t\1,", assembly, re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"^(_Z[\w.]+):\n(.*?)^\t\.size\t\1,", assembly, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +107,11 @@ def test_rows_are_vectorised(compiled: tuple[str, str, str]) -> None:
 
     loops = row_loops(ROWS.read_text())
     for line, function in loops.items():
-        if level == "baseline" and function == "narrow_row":
-            continue  # SSE2 lacks what rounding to 16 bits needs
         where = f"{function}, {ROWS.name}:{line}"
         assert line not in failed, f"{where}: not vectorised for {level}"
         assert line not in versioned, f"{where}: __restrict__ is missing"
         assert widest.get(line) == WIDTHS[level], f"{where}: {widest.get(line, 0)} bytes at a time at {level}"
-    assert len(loops) >= 7, f"only {len(loops)} passes over rows were found in {ROWS.name}"
+    assert len(loops) >= 6, f"only {len(loops)} passes over rows were found in {ROWS.name}"
 
 
 @pytest.mark.slow
@@ -126,8 +125,8 @@ def test_arithmetic_is_in_vectors(compiled: tuple[str, str, str], function: str)
             continue  # SSE2 converts one by one
         product = re.search(rf"\tv?mulp[sd]\t.*{REGISTERS[level]}", body)
         assert product is not None, f"{name} multiplies no {REGISTERS[level]} at {level}"
-        alone = ALONE.search(body)
-        assert alone is None, f"{name} computes a number alone at {level}: {alone and alone[0].strip()}"
+        alone = ALONE.findall(body)
+        assert len(alone) < WIDTHS[level] // 8, f"{name} takes vectors to pieces at {level}: {alone}"
 
 
 @pytest.mark.slow

@@ -29,17 +29,6 @@ void widen_row(StateOf<T>* __restrict__ to, const T* __restrict__ from, int64_t 
   }
 }
 
-template <typename T>
-void narrow_row(T* __restrict__ to, const StateOf<T>* __restrict__ from, int64_t n) {
-  if constexpr (std::is_same_v<T, StateOf<T>>) {
-    copy_row(to, from, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) {
-      to[i].bits = narrow<T>(from[i]).bits;  // not the struct: GCC has no vectors of structs
-    }
-  }
-}
-
 template <typename S>
 void next_above_row(S* __restrict__ above, const S* __restrict__ row, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {

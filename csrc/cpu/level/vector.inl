@@ -124,6 +124,18 @@ template <bool kExact = false, typename T, typename S = StateOf<T>>
   }
 }
 
+// A row of numbers as T.
+template <typename T, typename S = StateOf<T>>
+void narrow_row(T* to, const S* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes<S> <= n; i += kLanes<S>) {
+    store_as(to + i, load(from + i));
+  }
+  for (; i < n; ++i) {
+    to[i] = narrow<T>(from[i]);
+  }
+}
+
 // Vectors that are computed side by side: a step's five roundings wait for each other, some 14 cycles, and
 // two vectors wait together.
 constexpr int64_t kGroup = 4;
