@@ -49,10 +49,16 @@ def job() -> Iterator[None]:
         _leave(stop.code)
     # Not after an error: the others may be waiting for this process, and torchrun ends them.
     dist.destroy_process_group()
+    _leave(0)
 
 
 def _leave(code: str | int | None) -> NoReturn:
-    """As sys.exit does, but at once: the threads of a group still open may abort an interpreter that ends."""
+    """As sys.exit does, but at once.
+
+    gloo's threads end with the last object that holds their group, and a model under
+    DistributedDataParallel does. Those that are left may abort an interpreter that ends ("terminate called
+    without an active exception"): seen on a busy machine, also after the group was destroyed.
+    """
     if isinstance(code, str):
         print(code, file=sys.stderr)
     sys.stdout.flush()
