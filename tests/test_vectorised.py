@@ -107,6 +107,8 @@ def test_rows_are_vectorised(compiled: tuple[str, str, str]) -> None:
 
     loops = row_loops(ROWS.read_text())
     for line, function in loops.items():
+        if level == "baseline" and function == "next_above_row":
+            continue  # SSE2 does not compare integers of 64 bits
         where = f"{function}, {ROWS.name}:{line}"
         assert line not in failed, f"{where}: not vectorised for {level}"
         assert line not in versioned, f"{where}: __restrict__ is missing"
