@@ -124,7 +124,8 @@ def checkpoint_interval(device_type: str) -> int:
     One number for a device, whatever the neuron and T: (T - 1) // K rows follow from it before anyone knows
     which kernels run. Backward computes K steps at a time again, and holds them close to the arithmetic: on
     the CPU 1024 neurons (2048 where one row of a step is kept) * 32 steps * 4 bytes are 128 KiB of the
-    second-level cache; on CUDA a thread's column of 16 steps * 16 bytes leaves four blocks of 128 threads and more in the shared memory of a
-    multiprocessor. The cost in fp32 is 4 bytes written and 4 read for each neuron and row.
+    second-level cache; on CUDA a thread's column of 16 steps * 16 bytes leaves four blocks of 128 threads and
+    more in the shared memory of a multiprocessor. The cost in fp32 is 4 bytes written and 4 read for each
+    neuron and row.
     """
     return 16 if device_type == "cuda" else 32
