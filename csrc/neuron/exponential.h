@@ -12,7 +12,12 @@
 
 namespace lif {
 
-// S is float or a vector of them, and Bits the integers of their size.
+// The unsigned integers of a number's size, or of those of a vector, whose sums may wrap: that of a NaN does.
+// A backend with vectors says which.
+template <typename S>
+struct BitsOf;
+
+// S is float or a vector of them, and Bits are BitsOf it.
 template <typename S, typename Bits>
 LIF_FN S exp_minus_single(S y) {
   // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
@@ -70,10 +75,11 @@ LIF_FN S exp_minus_double(S y) {
 
 LIF_FN float exp_minus(float y) { return exp_minus_single<float, uint32_t>(y); }
 LIF_FN double exp_minus(double y) { return exp_minus_double<double, uint64_t>(y); }
+
 // Of each of a vector.
 template <typename S>
 LIF_FN S exp_minus(S y) {
-  using Bits = decltype(y > y);
+  using Bits = typename BitsOf<S>::type;
   if constexpr (sizeof(y[0]) == sizeof(float)) {
     return exp_minus_single<S, Bits>(y);
   } else {

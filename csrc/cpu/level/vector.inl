@@ -2,6 +2,7 @@
 // neuron/step.h take them as they take numbers. Loads and stores convert from and to the type in memory.
 #pragma once
 
+#include "neuron/exponential.h"
 #include "neuron/storage.h"
 
 namespace lif::cpu::LIF_SIMD {
@@ -20,6 +21,8 @@ constexpr int64_t kLanes = LIF_SIMD_BYTES / sizeof(S);
 
 using Words [[gnu::vector_size(LIF_SIMD_BYTES)]] = uint32_t;
 using HalfWords [[gnu::vector_size(LIF_SIMD_BYTES / 2)]] = uint16_t;
+
+using LongWords [[gnu::vector_size(LIF_SIMD_BYTES)]] = uint64_t;
 
 // The same bits as another type of vector.
 template <typename To, typename From>
@@ -218,3 +221,16 @@ template <typename S, typename Of>
 
 }  // namespace
 }  // namespace lif::cpu::LIF_SIMD
+
+namespace lif {
+
+template <>
+struct BitsOf<cpu::LIF_SIMD::Vector<float>> {
+  using type = cpu::LIF_SIMD::Words;
+};
+template <>
+struct BitsOf<cpu::LIF_SIMD::Vector<double>> {
+  using type = cpu::LIF_SIMD::LongWords;
+};
+
+}  // namespace lif
