@@ -48,8 +48,8 @@ constexpr const char* kBackwardSchema =
     "lif_backward(Tensor x, Tensor[] given, int[] ints, SymInt steps, SymInt checkpoint_every, "
     "float[] floats) -> Tensor[]";
 // The two under autograd in one, for a program that is exported or compiled: lif_forward as a node of a graph
-// that has a derivative, which lif_cuda/_autograd.py registers. What is kept for backward is found out when it
-// runs: bits in place of x where `asked` has kBits, which it never returns. Its tensors lie in any way.
+// that has a derivative, which lif_cuda/_autograd.py registers. What is kept for backward is found out when
+// it runs: bits in place of x where `asked` has kBits, which it never returns. Its tensors lie in any way.
 constexpr const char* kDifferentiableSchema =
     "lif(Tensor x, Tensor[] given, int[] ints, SymInt steps, float[] floats) -> Tensor[]";
 
