@@ -173,9 +173,11 @@ def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) ->
 
 
 def of_call(
-    beta: float | Tensor, threshold: float | Tensor, given: Mapping[str, Any]
+    beta: float | Tensor, threshold: float | Tensor, given: dict[str, Any]
 ) -> tuple[Parameters, CallOptions]:
     """The keywords of a call as its parameters and its options; they are checked later."""
+    # By its name: torch.compile of torch 2.11 cannot trace an object that is a default.
+    given.setdefault("surrogate", DEFAULT_SURROGATE)
     if _OF_CALLS.issuperset(given):  # most calls; to look at each of the names takes 1.4 us of their 9
         return Parameters(beta, threshold), CallOptions(**given)
     options, parameters = _apart("lif", given, CallOptions._fields, _BY_KEYWORD)

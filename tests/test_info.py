@@ -65,7 +65,7 @@ def test_operator_libraries_hold_no_python() -> None:
 def test_libraries_are_found_from_the_source_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = _build_facts.library_folder()
     monkeypatch.setattr(_build_facts, "__file__", str(tmp_path / "_build_facts.py"))
-    assert _build_facts.library_folder.__wrapped__() == installed
+    assert _build_facts.library_folder.__wrapped__().resolve() == installed
 
 
 def test_libraries_of_an_editable_install_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
