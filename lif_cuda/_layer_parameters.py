@@ -49,7 +49,7 @@ class LayerParameters(nn.Module):
             for name in self.learned
         }
         # Those that are numbers; a tensor's place holds None, until a call fills it.
-        self._numbers = Parameters(None, None, None, None)  # type: ignore[arg-type]
+        self._numbers = Parameters._make([None] * len(Parameters._fields))
         tensors = []
         for at, (name, value) in enumerate(given._asdict().items()):
             if value is None:
