@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ def overhead(
             if kind == "inference":
                 calls[name] = call_of(run, x, grad, False)
             elif kind == "forward with grad":
-                calls[name] = lambda run=run: run(leaf)  # type: ignore[misc]
+                calls[name] = partial(run, leaf)
             else:
                 calls[name] = call_of(run, x, grad, True)
         if kind == "inference":
