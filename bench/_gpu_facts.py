@@ -12,18 +12,15 @@ import platform
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-
-ROOT = Path(__file__).resolve().parent.parent
-# All but what a run before this one has written.
-CODE = (":(top)", ":(top,exclude)bench/results")
+from _commit import commit
 
 
 def facts(device: torch.device) -> dict[str, Any]:
     """Plain JSON values; None for what this machine does not tell."""
+    sources = commit()
     found: dict[str, Any] = {
         "device": platform.processor() or platform.machine(),
         "capability": None,
@@ -34,8 +31,8 @@ def facts(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "nvcc": _found(r"release ([\d.]+)", _output("nvcc", "--version")),
         "rivals": {name: _version(name) for name in ("spikingjelly", "triton")},
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
-        "changed": bool(_output("git", "-C", str(ROOT), "status", "--porcelain", "-uno", "--", *CODE)),
+        "commit": sources["hash"],
+        "changed": sources["changed"],
     }
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)

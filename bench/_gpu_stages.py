@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-NAMES = ("build", "info", "tests", *SANITIZERS, "kernels", "resnet", "mnist", "report")
+NAMES = ("build", "info", "tests", *SANITIZERS, "kernels", "resnet", "mnist", "profile", "report")
 # Wheels that --wheels may hold: the rival and the one package that its import cannot do without.
 RIVALS = ("spikingjelly", "loguru")
 # In a rehearsal a machine of two cores does what one of sixteen does.
@@ -35,6 +35,7 @@ class Plan:
         data: the folder of the MNIST files.
         wheels: the folder of the rivals' wheels.
         sanitizer: the path of compute-sanitizer.
+        profiler: the path of ncu.
     """
 
     out: Path
@@ -45,6 +46,7 @@ class Plan:
     data: Path | None = None
     wheels: Path | None = None
     sanitizer: str | None = None
+    profiler: str | None = None
 
     @property
     def rivals(self) -> Path:
@@ -125,6 +127,7 @@ def stages(plan: Plan) -> list[Stage]:
             *(("--size", "32", "--batch", "2", "--seconds", "0.5") if rehearse else ()),
         ),
         _mnist(plan),
+        _profile(plan),
         Stage("report", 30, (python, str(BENCH / "gpu_report.py"), str(plan.out))),
     ]
     assert tuple(stage.name for stage in made) == NAMES
@@ -164,6 +167,14 @@ def _benchmark(plan: Plan, name: str, limit: float, script: str, *options: str) 
     device = "cpu" if plan.rehearse else "cuda"
     command = (plan.python, str(BENCH / script), "--device", device, "--json", str(path), *options)
     return Stage(name, limit, command, result=path, leaves=path.name)
+
+
+def _profile(plan: Plan) -> Stage:
+    return replace(
+        _benchmark(plan, "profile", 75, "gpu_profile.py"),
+        skipped="a rehearsal has no counters to read" if plan.rehearse else "",
+        impossible="" if plan.profiler else "no ncu on PATH",
+    )
 
 
 def _mnist(plan: Plan) -> Stage:

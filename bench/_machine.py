@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +17,6 @@ from _distributed import launcher
 import lif_cuda
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-# All but what a benchmark before this one has written.
-_CODE = (":(top)", ":(top,exclude)bench/results")
 
 
 def command() -> str:
@@ -63,26 +60,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         facts["gpu_memory_gib"] = round(gpu.total_memory / 2**30, 1)
         facts["gpu_capability"] = f"{gpu.major}.{gpu.minor}"
     return facts
-
-
-def commit() -> dict[str, Any]:
-    """The commit of the checkout this script lies in, and whether it was changed since, results apart.
-
-    ``hash`` is None outside a git checkout.
-    """
-    name = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
-    return {"hash": name, "changed": None if name is None else bool(status)}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _cpu() -> str:

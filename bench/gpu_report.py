@@ -19,13 +19,15 @@ REHEARSAL = (
     "**This is a rehearsal on a CPU with tiny sizes: it shows that the script runs. "
     "No figure in it means anything.**"
 )
+# Files that stages leave.
+RESULTS = ("kernels", "resnet", "mnist", "profile")
 
 
 def gathered(folder: Path) -> Results:
     """What the stages wrote, with reasons for what does not belong to this run."""
-    results: Results = {"kernels": None, "resnet": None, "mnist": None, "not_taken": {}}
+    results: Results = dict.fromkeys(RESULTS) | {"not_taken": {}}
     results |= _read(folder / "stages.json") or {"facts": {}, "stages": [], "rehearsal": False}
-    for name in ("kernels", "resnet", "mnist"):
+    for name in RESULTS:
         found = _read(folder / f"{name}.json")
         if found is None:
             continue
@@ -80,6 +82,7 @@ def report(results: Results, judged: Sequence[Verdict]) -> str:
     lines += _kernels(results["kernels"])
     lines += _resnet(results["resnet"])
     lines += _mnist(results["mnist"])
+    lines += counters(results.get("profile"))
     if results["not_taken"]:
         lines += ["## Not of this run", ""]
         lines += [f"- {name} is {why}, and was left out" for name, why in results["not_taken"].items()]
@@ -215,6 +218,48 @@ def _mnist(mnist: dict[str, Any] | None) -> list[str]:
         if net is not None:
             rows.append((name, f"{net['test_accuracy']:.2f} %", f"{net['seconds_per_epoch']:.2f}"))
     return ["## MNIST", "", *table(("network", "test accuracy", "seconds an epoch"), rows)]
+
+
+def counters(profile: dict[str, Any] | None) -> list[str]:
+    """The section of the hardware counters; empty where they were not read."""
+    if profile is None:
+        return []
+    lines = ["## Hardware counters", ""]
+    lines += [
+        "One launch each, under the profiler. Shares of the peak in percent; instructions that a warp "
+        "executed, times 32, over neuron-steps; what its warps wait for most, in cycles an instruction.",
+        "",
+    ]
+    rows = []
+    for launch in profile["launches"]:
+        waits = sorted(launch["stalls"].items(), key=lambda item: -item[1])[:3]
+        rows.append(
+            (
+                launch["case"],
+                launch["contender"],
+                launch["kernel"].partition("(")[0].removeprefix("void "),
+                f"{launch['ns'] / 1e3:.1f}",
+                f"{launch['memory_percent']:.0f}",
+                f"{launch['issue_percent']:.0f}",
+                f"{launch['occupancy_percent']:.0f}",
+                f"{launch['registers']:.0f}",
+                f"{launch['instructions_a_neuron_step']:.1f}",
+                ", ".join(f"{name} {cycles:.1f}" for name, cycles in waits),
+            )
+        )
+    head = (
+        "case",
+        "neuron",
+        "kernel",
+        "us",
+        "memory",
+        "issue",
+        "occupancy",
+        "registers",
+        "instructions",
+        "waits",
+    )
+    return [*lines, *table(head, rows)]
 
 
 def main() -> int:

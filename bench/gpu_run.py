@@ -6,7 +6,7 @@ they stand in the report. In the folder of results lie at most eight files:
 
     report.md, report.json      the verdict
     stages.json                 what was run, how long it took and how it ended
-    kernels.json, resnet.json, mnist.json
+    kernels.json, resnet.json, mnist.json, profile.json
     log.txt                     what the stages printed
 """
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data=options.data and options.data.resolve(),
             wheels=options.wheels and options.wheels.resolve(),
             sanitizer=shutil.which("compute-sanitizer"),
+            profiler=shutil.which("ncu"),
         )
         plan.out.mkdir(parents=True, exist_ok=True)
         return Run(plan, options.only or list(NAMES)).all()
@@ -62,7 +63,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="bench/gpu.sh",
         description="The whole check on a machine with a CUDA device, in eight minutes: "
         "build, tests, sanitizers, times, and which targets are reached.",
-        epilog="Needs torch with CUDA, nvcc, compute-sanitizer, setuptools, ninja, numpy, pytest "
+        epilog="Needs torch with CUDA, nvcc, compute-sanitizer, ncu, setuptools, ninja, numpy, pytest "
         "and pytest-xdist, and no network. Stages, in order: " + ", ".join(NAMES) + ".",
         allow_abbrev=False,
     )

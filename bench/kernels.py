@@ -28,6 +28,7 @@ from typing import Any
 
 import _alone
 import _cases
+import _commit
 import _family
 import _libraries
 import _machine
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "versions": _machine.versions(),
         "rivals": _libraries.versions(),
         "machine": _machine.machine(device),
-        "commit": _machine.commit(),
+        "commit": _commit.commit(),
     }
     brief = options.quick or options.recycled or options.largest < 2**25
     makers: dict[str, Callable[[], object]] = {

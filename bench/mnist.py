@@ -31,6 +31,7 @@ from typing import Any, cast
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import _checkpoint
+import _commit
 import _distributed
 import _machine
 import _report
@@ -95,7 +96,7 @@ def _run(options: argparse.Namespace) -> None:
         "settings": common | {"backend": options.backend, "epochs": options.epochs},
         "versions": _machine.versions(),
         "machine": _machine.machine(device),
-        "commit": _machine.commit(),
+        "commit": _commit.commit(),
         "data": _data_facts(data, train, test),
         "notes": _report.NOTES,
     }

@@ -28,6 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import _commit
 import _machine
 import torch
 from _equals import PACKAGES, version
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": _machine.command(),
         "versions": _machine.versions() | {name: version(name) for name in PACKAGES},
         "machine": _machine.machine(torch.device("cpu")),
-        "commit": _machine.commit(),
+        "commit": _commit.commit(),
         "networks": [],
     }
     for name in options.networks:

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import _commit
 import _machine
 import torch
 from _files import write_json
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": {key: value for key, value in vars(options).items() if key != "json"},
         "versions": _machine.versions(),
         "machine": _machine.machine(device),
-        "commit": _machine.commit(),
+        "commit": _commit.commit(),
         "firing_rate_of_lif1": rate,
         "milliseconds": {name: _quartiles(times, 1e3) for name, times in seconds.items()},
         # Of the two steps of one round, which ran within the same fraction of a second.

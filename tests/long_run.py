@@ -34,6 +34,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import _commit
 import _machine
 import hypothesis
 import torch
@@ -110,7 +111,7 @@ def facts() -> dict[str, Any]:
     """Where the numbers of a log come from."""
     return {
         "command": _machine.command(),
-        "commit": _machine.commit(),
+        "commit": _commit.commit(),
         "machine": _machine.machine(torch.device("cpu")) | {"simd_of_kernels": _build_facts.facts()["simd"]},
         "versions": _machine.versions() | {"hypothesis": hypothesis.__version__},
     }

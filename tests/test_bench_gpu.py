@@ -42,6 +42,7 @@ def plan(tmp_path: Path, **changes: Any) -> _gpu_stages.Plan:
         python=sys.executable,
         data=tmp_path,
         sanitizer="/opt/compute-sanitizer",
+        profiler="/opt/ncu",
     )
     return dataclasses.replace(made, **changes)
 
@@ -113,7 +114,8 @@ def test_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without data MNIST is skipped; without the sanitizers there is nothing to call a pass."""
     monkeypatch.delenv("LIF_CUDA_DATA", raising=False)
-    made = {s.name: s for s in _gpu_stages.stages(plan(tmp_path, data=None, sanitizer=None))}
+    made = {s.name: s for s in _gpu_stages.stages(plan(tmp_path, data=None, sanitizer=None, profiler=None))}
+    assert "no ncu" in made["profile"].impossible
     assert "--data" in made["mnist"].skipped
     assert "compute-sanitizer" in made["memcheck"].impossible
     monkeypatch.setenv("LIF_CUDA_DATA", str(tmp_path))
@@ -122,9 +124,9 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rehearsal_stays_on_the_cpu(tmp_path: Path) -> None:
-    for stage in _gpu_stages.stages(plan(tmp_path, rehearse=True, sanitizer=None)):
+    for stage in _gpu_stages.stages(plan(tmp_path, rehearse=True, sanitizer=None, profiler=None)):
         assert "cuda" not in stage.command and "cuda" not in stage.environment.values()
-        assert bool(stage.skipped) == (stage.name in _gpu_stages.SANITIZERS)
+        assert bool(stage.skipped) == (stage.name in (*_gpu_stages.SANITIZERS, "profile"))
 
 
 def test_rivals_come_from_the_folder_of_wheels(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import _gpu_stubs
 import _gpu_targets
 import _gpu_timing
 import gpu_kernels
+import gpu_profile
 import gpu_report
 import gpu_resnet
 import pytest
@@ -216,6 +217,32 @@ def test_an_empty_folder_gives_a_report(tmp_path: Path) -> None:
 
 
 # Timing
+
+
+def ncu_table(*kernels: str) -> str:
+    """What ncu prints for these launches, each figure being 2."""
+    head = ["ID", "Kernel Name", *gpu_profile.METRICS.values(), *gpu_profile.STALLS.values()]
+    rows = [head, ["", "", *["unit"] * (len(head) - 2)]]
+    rows += [[str(place), name, *["2"] * (len(head) - 2)] for place, name in enumerate(kernels)]
+    return "\n".join(",".join(f'"{value}"' for value in row) for row in rows)
+
+
+def test_launches_belong_to_the_contender_before_them() -> None:
+    printed = "==PROF== Connected\nMARK one\tplain\t64\nMARK one\tadaptive\t32\n" + ncu_table(
+        "spin_kernel(long)",
+        "void wide_forward_kernel<float>(A, B)",
+        "void wide_backward_kernel<float>(A)",
+        "spin_kernel(long)",
+        "void wide_forward_kernel<float>(A, B)",
+    )
+    found = gpu_profile.launches(printed)
+    assert [(row["contender"], row["instructions_a_neuron_step"]) for row in found] == [
+        ("plain", 1),
+        ("plain", 1),
+        ("adaptive", 2),
+    ]
+    text = "\n".join(gpu_report.counters({"launches": found}))
+    assert "| one | adaptive | wide_forward_kernel<float> |" in text
 
 
 def test_calls_a_turn() -> None:
