@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Names the commit where the sources are a copy without their history.
+# Names the commit where the sources are a copy, whose history may end before it.
 VARIABLE = "LIF_CUDA_COMMIT"
 # All but what a benchmark before this one has written.
 _CODE = (":(top)", ":(top,exclude)bench/results")
@@ -17,11 +17,12 @@ _CODE = (":(top)", ":(top,exclude)bench/results")
 def commit() -> dict[str, Any]:
     """``hash`` of the checkout this script lies in, and whether it was ``changed`` since, results apart.
 
-    Outside a git checkout ``hash`` is what VARIABLE names, or None, and ``changed`` is None.
+    Where VARIABLE names the commit, or outside a git checkout, nothing says whether: ``changed`` is None.
     """
-    name = _git("rev-parse", "HEAD")
-    if name is None:
-        return {"hash": os.environ.get(VARIABLE), "changed": None}
+    named = os.environ.get(VARIABLE)
+    name = named or _git("rev-parse", "HEAD")
+    if named or name is None:
+        return {"hash": name, "changed": None}
     return {
         "hash": name,
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)),
