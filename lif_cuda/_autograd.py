@@ -10,12 +10,15 @@ from torch import Tensor
 
 from . import _build_facts, _layout, _ops
 from ._layout import Layout
-from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
+from ._check import STATE_DTYPES
+from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES, TOTAL
 from ._outputs import SERIES
 from ._torch_private import below_autograd, has_tangent
 
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
-NOT_DIFFERENTIABLE = ("total", "silence")
+# That of the total is a part of that of each neuron's count, and has no slot of its own.
+_PLACES["total"] = TOTAL
+NOT_DIFFERENTIABLE = ("silence",)
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
 
@@ -113,10 +116,18 @@ def gradients_of(
     without = len(slots)
     # Behind the results there may be checkpoints, which have no gradient. torch.compile traces one for every
     # result, those that have none included.
-    for name, grad in zip(call.results, grads, strict=False):
-        if grad is not None and name in _PLACES:
+    incoming = {
+        name: grad
+        for name, grad in zip(call.results, grads, strict=False)
+        if grad is not None and name in _PLACES
+    }
+    if "total" in incoming:
+        of_each = _of_each_neuron(incoming.pop("total"), x, call.layout.time_dim, ctx.steps)
+        incoming["count"] = incoming["count"] + of_each if "count" in incoming else of_each
+    for name in INCOMING:
+        if name in incoming:
             slots.append(_PLACES[name])
-            given.append(incoming_rows(name, grad, call.layout))
+            given.append(incoming_rows(name, incoming[name], call.layout))
     if len(slots) == without or not wanted:
         return (None,) * len(ctx.needs_input_grad)
     computed = backward(x, given, call.ints(present(slots), wanted), ctx.steps, ctx.every, call.floats)
@@ -134,6 +145,14 @@ def gradients_of(
             for slot, need in zip(call.slots, needed, strict=True)
         ),
     )
+
+
+def _of_each_neuron(grad: Tensor, x: Tensor, time_dim: int, steps: int) -> Tensor:
+    """The gradient of the total as one of each neuron's count: the same number for all, of one element."""
+    features = list(x.shape)
+    if steps < 0:
+        del features[time_dim]
+    return grad.to(STATE_DTYPES[x.dtype]).expand(features)
 
 
 # Said wherever a derivative could otherwise come out as a silent zero.

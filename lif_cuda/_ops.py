@@ -53,6 +53,8 @@ FIRST_PARAMETER = len(STATES)
 TABLE = FIRST_PARAMETER + len(PARAMETERS)
 CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
+# Not among them: the gradient of the total, which the operators take as one of the counts.
+TOTAL = SLOTS
 # The numbers that they take, in these orders.
 INTS = (
     "present",

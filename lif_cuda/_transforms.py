@@ -129,11 +129,9 @@ class Forward(torch.autograd.Function):
         x: Tensor,
         *given: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if "total" in call.results:
-            raise NotImplementedError(
-                'output="total" counts the spikes of all neurons together and is not defined for one '
-                'sample of torch.vmap; use output="count" and sum it'
-            )
+        names = call.results
+        if "total" in names:  # of each sample: the sum of its counts
+            call = _counting(call)
         mapped = _Mapped(info.batch_size, x, in_dims[3], call.layout.time_dim, steps)
         tensors = [
             mapped.tensor(tensor, dim, 0)
@@ -145,13 +143,26 @@ class Forward(torch.autograd.Function):
         ]
         layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
         results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
+        found = dict(zip((*call.results, "checkpoints"), results, strict=False))
+        if "total" in names:
+            found["total"] = found["count"].double().flatten(1).sum(1)
         outputs, dims = [], []
-        for name, result in zip((*call.results, "checkpoints"), results, strict=False):
+        for name in (*names, "checkpoints"):
+            if name not in found:
+                continue
+            result = found[name]
             if name in SERIES and call.layout.time_first:
                 result = result.movedim(mapped.time_dim, 1)
             outputs.append(result)
             dims.append(mapped.place if name in SERIES else 2 if name == "checkpoints" else 0)
         return tuple(outputs), tuple(dims)
+
+
+def _counting(call: Call) -> Call:
+    """The call with the count of each neuron in place of their total."""
+    names = tuple([n for n in _ops.OUTPUTS if n == "count" or (n in call.results and n != "total")])
+    outputs = sum([_ops.OUTPUTS[name] for name in names])
+    return call._replace(results=names, outputs=outputs)
 
 
 def _apply_backward(

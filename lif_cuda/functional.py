@@ -63,8 +63,9 @@ def lif(
         output: ``"spikes"``: [T, ...] zeros and ones in x's dtype; ``"count"``: their sum over time;
             ``"rate"``: their mean (0 if T is); ``"first_spike"``: the step of the first spike, T where there
             is none; ``"trace"`` and ``"trace_before_reset"``: v[t] and u[t], [T, ...] in x's dtype;
-            ``"total"``: the spikes of all neurons together, int64. Or a tuple of names. Those without a time
-            axis are of the state's dtype.
+            ``"total"``: the spikes of all neurons together, float64, which counts exactly up to 2^53; its
+            gradient is that of the sum of all spikes, for a penalty on the firing rate. Or a tuple of names.
+            Those without a time axis are of the state's dtype but for the total.
         reset: ``"subtract"``, ``"zero"`` or ``"none"``.
         v_reset: the membrane after a reset to "zero": a number or a tensor.
         delay_reset: reset on the way into the next step, undecayed, as snnTorch does:

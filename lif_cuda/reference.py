@@ -131,6 +131,7 @@ def _loop(
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
     time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
     names = output_names(options.output)
+    counted = not {"count", "rate", "total"}.isdisjoint(names)
 
     def start(name: str) -> Tensor:
         value = checked.states.get(name)
@@ -176,7 +177,7 @@ def _loop(
             q = torch.where(s != 0, torch.full_like(q, refractory), (q - 1).clamp(min=0))
 
         # Read out.
-        if "count" in names or "rate" in names:
+        if counted:
             count = count + s
         if "first_spike" in names:
             alive = alive * (1 - s)
@@ -194,8 +195,9 @@ def _loop(
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
+    # After the rate, so that its gradient meets that of the count first, as in the kernels.
     if "total" in names:
-        found["total"] = (stacked("spikes").detach() != 0).sum()
+        found["total"] = count.double().sum()
     return found, {"membrane": v, "current": i, "adaptation": b, "silence": q}
 
 

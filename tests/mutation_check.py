@@ -133,6 +133,7 @@ MUTATIONS = [
     Mutation("cuda: a channel too long", ACCESS, "if (++within == parameter.repeat) {", "if (within++ == parameter.repeat) {"),
     Mutation("cuda: aligned rows", TIERS, "aligned_ = aligned_ && stride % width_ == 0;", "static_cast<void>(stride);"),
     Mutation("cuda: total of one lane", READOUT, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: the total hides the count", "lif_cuda/_autograd.py", """incoming["count"] + of_each if "count" in incoming else of_each""", "of_each"),
     Mutation("cuda: gradient of a sum", READOUT, "if (steady_spikes(args)) {", "if (false) {"),
     Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
     Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),

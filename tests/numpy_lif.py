@@ -124,6 +124,8 @@ def run(
     ai = grads.get("final current", zeros).copy()
     ab = grads.get("final adaptation", zeros).copy()
     same_for_all = grads.get("count", zeros)
+    if "total" in grads:
+        same_for_all = same_for_all + dtype.type(grads["total"])
     if "rate" in grads:
         same_for_all = same_for_all + grads["rate"] / dtype.type(max(steps, 1))
     detached = n.detach_reset or n.delay_reset
@@ -184,6 +186,7 @@ def run(
             "count": count,
             "rate": count / dtype.type(max(steps, 1)),
             "first_spike": first,
+            "total": np.asarray(spikes.sum(dtype=np.float64)),
             "trace": trace,
             "trace_before_reset": trace_before,
         },

@@ -241,9 +241,8 @@ def assert_as_both(case: Case) -> dict[str, Tensor]:
     by_hand = by_numpy(case, grads)
     for name, tensor in expected.items():
         assert_identical(results[name], tensor, name)
-        if name != "total":
-            hand = by_hand.states[name[6:]] if name.startswith("final ") else by_hand.outputs[name]
-            assert np.array_equal(tensor.detach().numpy(), hand), f"{name} by hand"
+        hand = by_hand.states[name[6:]] if name.startswith("final ") else by_hand.outputs[name]
+        assert np.array_equal(tensor.detach().numpy(), hand), f"{name} by hand"
     for name in {"x", *case.states} - {"silence"}:
         assert_identical(fused[name], eager[name], f"gradient of {name}")
         assert np.array_equal(fused[name].numpy(), by_hand.gradients[name]), f"gradient of {name} by hand"

@@ -43,7 +43,7 @@ RANGES = {
     "kappa": (0.1, 0.5),
     "rho": (0.5, 0.9),
 }
-OUTPUTS = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset")
+OUTPUTS = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total")
 SURROGATES = {
     "fast": (FastSigmoid(8.0), lambda z: (w := 1 + z.dtype.type(8) * np.abs(z), 1 / (w * w))[1]),
     "atan": (ATan(), lambda z: (w := z.dtype.type(np.pi) * z, 1 / (1 + w * w))[1]),
@@ -86,7 +86,7 @@ def test_like_numpy(options: dict[str, Any], outputs: Any, dtype: torch.dtype, f
     results = flat(function(x, **parameters, membrane=membrane, output=outputs, surrogate=surrogate, **plain))
     listed = [outputs] if isinstance(outputs, str) else list(outputs)
     labels = [*listed, *(f"final {name}" for name in names)]
-    grads = {label: normal(*result.shape) for label, result in zip(labels, results, strict=True)}
+    grads = {label: normal(*r.shape).to(r.dtype) for label, r in zip(labels, results, strict=True)}
     pairs = [(r, grads[label]) for label, r in zip(labels, results, strict=True) if r.requires_grad]
     torch.autograd.backward(*zip(*pairs, strict=True))
 

@@ -15,6 +15,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -67,6 +68,18 @@ constexpr int64_t kNone = -1;
 struct Kept {
   enum : size_t { steps = Int::count, every, bits, given, count };
 };
+
+// Behind the slots of the gradients, one that no operator takes: that of the total (_ops.TOTAL).
+constexpr int64_t kTotalPlace = Slot::count;
+
+// The gradient of the total as one of each neuron's count: the same number for all, of one element.
+Tensor of_each_neuron(const Tensor& grad, const Tensor& x, int64_t time_dim, int64_t steps) {
+  std::vector<int64_t> features(x.sizes().begin(), x.sizes().end());
+  if (steps < 0) {
+    features.erase(features.begin() + time_dim);
+  }
+  return grad.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).expand(features);
+}
 
 // Tensors that autograd does not see among the arguments of a function.
 struct Unseen {
@@ -182,11 +195,22 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     if (first.defined()) {
       give(Slot::first_spike, first);
     }
-    bool any = false;
+    std::array<Tensor, kIncoming> arrived;
     for (size_t i = 0; i < grads.size(); ++i) {
-      if (grads[i].defined()) {
+      if (grads[i].defined() && incoming[i] != kTotalPlace) {
+        arrived[static_cast<size_t>(incoming[i]) - Slot::grad] = grads[i];
+      } else if (grads[i].defined()) {
+        const Tensor of_each = of_each_neuron(grads[i], x, time_dim, steps);
+        Tensor& of_count = arrived[kOfCount];  // the results are in order, and so it is there, if it is at all
+        of_count = of_count.defined() ? of_count + of_each : of_each;
+      }
+    }
+    bool any = false;
+    for (size_t output = 0; output < kIncoming; ++output) {
+      if (arrived[output].defined()) {
         any = true;
-        give(incoming[i], incoming_rows(grads[i], incoming[i], time_dim, time_first));
+        const auto slot = static_cast<int64_t>(Slot::grad + output);
+        give(slot, incoming_rows(arrived[output], slot, time_dim, time_first));
       }
     }
     variable_list gradients(3 + given_count);  // the first two arguments are no tensors, the third is x

@@ -360,8 +360,11 @@ class Returned {
     return {data, extent.steps * extent.inner, extent.inner};
   }
 
-  void push(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
-  Tensor& back() { return tensors_.back(); }
+  // Returns its place.
+  size_t push(Tensor tensor) {
+    tensors_.push_back(std::move(tensor));
+    return tensors_.size() - 1;
+  }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
  private:
@@ -399,9 +402,12 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   args.first = returned.add<S>(outputs & kFirstSpike, features, kState);
   args.trace = returned.add_series<T>(outputs & kTrace, problem);
   args.trace_before = returned.add_series<T>(outputs & kTraceBefore, problem);
+  std::optional<Tensor> total;
+  size_t total_at = 0;
   if (outputs & kTotal) {
-    returned.push(torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long));
-    args.total = static_cast<int64_t*>(returned.back().mutable_data_ptr());
+    total = torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long);
+    args.total = static_cast<int64_t*>(total->mutable_data_ptr());
+    total_at = returned.push(*total);
   }
   for (int i = 0; i < kStates; ++i) {
     const bool asked = outputs & (kFinalState << i);
@@ -422,7 +428,12 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   if (neurons(args.extent) > 0) {
     launch(args);
   }
-  return returned.take();
+  std::vector<Tensor> results = returned.take();
+  if (total) {
+    // Counted in integers, whose sum no order changes; float64, which has a gradient, holds them to 2^53.
+    results[total_at] = torch::stable::to(*total, ScalarType::Double);
+  }
+  return results;
 }
 
 template <typename T>
