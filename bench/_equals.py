@@ -274,6 +274,18 @@ EQUALS = (
         f"LIF({_TAU_10}, learn_beta=True, {_SINABS})",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
+    Equal(
+        "sinabs",
+        "layers.LIF(tau_mem=10.0, min_v_mem=-0.2, norm_input=False, spike_fn=activation.SingleSpike)",
+        f"LIF({_TAU_10}, v_min=-0.2, learn_beta=True, {_SINABS})",
+        learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
+    ),
+    Equal(
+        "sinabs",
+        "layers.IAF(min_v_mem=-0.25, spike_fn=activation.SingleSpike)",
+        f"IF(v_min=-0.25, {_SINABS})",
+        scale=0.4,
+    ),
     Equal("sinabs", "layers.IAF()", f"IF({_SINABS})", scale=0.4, exact=True),
     Equal(
         "sinabs",

@@ -11,8 +11,9 @@ from torch import Tensor
 from . import _build_facts, _layout, _ops
 from ._layout import Layout
 from ._check import STATE_DTYPES
-from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES, TOTAL
+from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, FLOOR, INCOMING, STATES, TOTAL
 from ._outputs import SERIES
+from ._parameters import LEARNABLE
 from ._torch_private import below_autograd, has_tangent
 
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
@@ -38,8 +39,8 @@ class Call(NamedTuple):
         return [present, asked, self.layout.time_dim, int(self.layout.time_first), *self.options]
 
 
-# The bits of Wanted, by slot. The steps of silence and the table have no gradient.
-_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
+# The bits of Wanted, by slot. The steps of silence, the floor and the table have no gradient.
+_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(len(LEARNABLE))), 0, 0)
 
 
 def present(slots: Sequence[int]) -> int:
@@ -105,6 +106,8 @@ def gradients_of(
     _, _, _, need_x, *needed = ctx.needs_input_grad
     wanted = int(need_x)
     for slot, need in zip(call.slots, needed, strict=True):
+        if need and slot == FLOOR:
+            raise NotImplementedError(NO_GRADIENT_OF_THE_FLOOR)
         wanted += _WANTED_BITS[slot] * need
     slots = [*call.slots]
     if kept is not None:
@@ -173,6 +176,10 @@ NO_ONNX = (
 NO_SECOND_PASS_OF_BITS = (
     "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
 )
+
+
+# Where no check of the call saw that v_min wants one: in a program, and within torch.func.
+NO_GRADIENT_OF_THE_FLOOR = "v_min has no gradient: a floor is not learned; detach it"
 
 
 class _NoDoubleBackward(torch.autograd.Function):

@@ -51,7 +51,7 @@ class LIFModule(LayerParameters):
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
             ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``delay_reset``,
+            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``,
             ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
             ``refractory`` and ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._build_facts import cuda_missing_reason, kernel_libraries
-from ._parameters import Parameters
+from ._parameters import LEARNABLE, Parameters
 from ._state import NeuronState
 
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
@@ -50,6 +50,7 @@ INCOMING = (
     "adaptation",
 )
 FIRST_PARAMETER = len(STATES)
+FLOOR = FIRST_PARAMETER + PARAMETERS.index("v_min")
 TABLE = FIRST_PARAMETER + len(PARAMETERS)
 CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
@@ -70,9 +71,9 @@ FLOATS = (*PARAMETERS, "rest", "slope", "scale")
 # Time steps in a word of the bits.
 STEPS_OF_WORD = 16
 # The gradients that lif_backward returns, bit i for the i-th.
-WANTED = ("x", "membrane", "current", "adaptation", *PARAMETERS)
+WANTED = ("x", "membrane", "current", "adaptation", *LEARNABLE)
 # Traits that set a neuron apart from the plain one.
-STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 32
+STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT, FLOORED = 1, 2, 4, 8, 16, 32, 64
 
 RESETS = {"subtract": 0, "zero": 1, "none": 2}
 

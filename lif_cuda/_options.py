@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import _check, _outputs
 from ._outputs import Output
-from ._parameters import Parameters
+from ._parameters import LEARNABLE, Parameters
 from .surrogate import FastSigmoid, Surrogate
 
 Reset = Literal["subtract", "zero", "none"]
@@ -55,6 +55,7 @@ class PlainOptions(TypedDict, total=False):
     channel_dim: int | None
     reset: Reset
     v_reset: float | Tensor
+    v_min: float | Tensor | None
     delay_reset: bool
     detach_reset: bool
     strict: bool
@@ -111,7 +112,7 @@ class LayerChoices(NamedTuple):
 
     def learned(self) -> tuple[str, ...]:
         """The parameters that are to be learned."""
-        return tuple(name for name in Parameters._fields if getattr(self, f"learn_{name}"))
+        return tuple(name for name in LEARNABLE if getattr(self, f"learn_{name}"))
 
 
 class OwnOptions(TypedDict, total=False):
@@ -262,7 +263,7 @@ def check_each(options: CallOptions) -> CallOptions:
 
 def check_choices(choices: LayerChoices) -> LayerChoices:
     """The options of a layer, or raise unless each is of the right kind."""
-    for name in (*(f"learn_{parameter}" for parameter in Parameters._fields), *LAYER_FLAGS):
+    for name in (*(f"learn_{parameter}" for parameter in LEARNABLE), *LAYER_FLAGS):
         _check.check_flag(name, getattr(choices, name))
     _one_of(Bound)("bound", choices.bound)
     _or_none(_one_of(ThresholdBound))("threshold_bound", choices.threshold_bound)

@@ -15,7 +15,7 @@ from . import _layout, _ops
 from ._autograd import Call, node_of
 from ._call import Checked, check_call
 from ._layout import Layout
-from ._ops import FIRST_PARAMETER, STATES, TABLE
+from ._ops import FIRST_PARAMETER, FLOOR, STATES, TABLE
 from ._options import CallOptions
 from ._outputs import OUTPUTS, output_names
 from ._parameters import Parameters, check_parameter
@@ -40,6 +40,8 @@ class Plan(NamedTuple):
     # and the membrane at the most.
     as_it_lies: bool
     alone: bool
+    # Whether there is a tensor that must not require a gradient.
+    guarded: bool
     # Time steps between the states that are kept for backward; 0: none are.
     every: int
     # Whether the surrogate is a table, and a tensor of the call.
@@ -178,6 +180,7 @@ def new_plan(
         _tensors(checked, parameters, layout),
         as_it_lies,
         as_it_lies and len(names) == 1 and isinstance(options.output, str),
+        call.bits or FLOOR in call.slots,
         every,
         tabled,
         node,
@@ -203,6 +206,7 @@ def _call(checked: Checked, layout: Layout) -> Call:
         + _ops.SYNAPSE * (parameters.alpha is not None)
         + _ops.ADAPTIVE * (parameters.kappa is not None)
         + _ops.DECAY_INPUT * options.decay_input
+        + _ops.FLOORED * (parameters.v_min is not None)
     )
     asked_for = output_names(options.output)
     asked = [name for name in OUTPUTS if name in asked_for]

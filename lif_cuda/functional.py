@@ -68,6 +68,10 @@ def lif(
             Those without a time axis are of the state's dtype but for the total.
         reset: ``"subtract"``, ``"zero"`` or ``"none"``.
         v_reset: the membrane after a reset to "zero": a number or a tensor.
+        v_min: a floor under the membrane, applied after the reset, also of a silent step: ``v[t] = max(v[t],
+            v_min)``, with ``delay_reset`` ``max(u[t], v_min)``. A number or a tensor, which is not learned;
+            None: no floor. Its gradient is that of ``torch.clamp``: none where the floor holds, all of it at
+            the floor itself. A ``membrane`` below it is taken as it is.
         delay_reset: reset on the way into the next step, undecayed, as snnTorch does:
             ``u[t] = beta * u[t-1] + gain * x[t] - threshold * s[t-1]``, or ``u[t-1]`` set to ``v_reset``
             before it leaks. The state is u, and a spike of the initial one resets the first step. Needs
@@ -87,7 +91,7 @@ def lif(
         save: what forward keeps for backward. ``"input"``: x itself, and for long T the state every few dozen
             steps. ``"bits"``: two bits for each neuron and step and no x, with the same gradients; for a
             ``Rectangle`` or ``StraightThrough`` surrogate, a reset that is not an attached "zero", no further
-            state, and neither ``beta`` nor ``gain`` learned.
+            state, no floor, and neither ``beta`` nor ``gain`` learned.
 
     Returns:
         ``(out, membrane)``: the output, or a NamedTuple of those asked for; and the state after the last
@@ -125,8 +129,8 @@ def run_neuron(
         x = _layout.arrange(x, layout.order if options.steps is None else layout.features)
         if layout.copy:
             x = x.contiguous()
-    if call.bits and torch.is_grad_enabled():
-        _agreement.check_saved(options, parameters)
+    if plan.guarded and torch.is_grad_enabled():
+        _agreement.check_unlearned(options, parameters)
     transformed = transforms_are_active()
     results: Sequence[Tensor]
     if plan.node is not None and type(x) in _PLAIN and not (transformed or is_traced()):

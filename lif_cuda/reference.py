@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._agreement import check_saved
+from ._agreement import check_unlearned
 from ._call import Checked, check_call
 from ._module import LIFModule
 from ._options import CallOptions, of_call
@@ -93,7 +93,7 @@ def run_neuron(
     checked = check_call(x, parameters, membrane, options, settled)
     options = checked.options
     if torch.is_grad_enabled():
-        check_saved(options, parameters)
+        check_unlearned(options, parameters)
 
     def tensor(value: float | Tensor | None) -> Any:
         return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)
@@ -126,6 +126,7 @@ def _loop(
     alpha: Any,
     kappa: Any,
     rho: Any,
+    v_min: Any,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All outputs asked for and the final states, by name; the parameters are tensors or None."""
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
@@ -171,6 +172,8 @@ def _loop(
             v = u - level * by
         else:
             v = _ResetToValue.apply(u, v_reset, by)
+        if v_min is not None:
+            v = torch.clamp(v, min=v_min)
         if kappa is not None:
             b = rho * b + s
         if refractory:

@@ -178,6 +178,8 @@ def draw_case(
         if pick.chance(0.3):
             options["refractory"] = pick.choice([1, 2, 5])
             names.append("silence")
+    if pick.chance(0.2):
+        parameters["v_min"] = parameter(-0.5, 0.3)
     outputs = tuple(name for name in OUTPUTS if pick.chance(0.35)) or (pick.choice(OUTPUTS),)
     options["output"] = outputs[0] if len(outputs) == 1 else outputs
     states = {}
@@ -198,12 +200,13 @@ def draw_case(
         _view(pick, x),
         pick.chance(0.2),
         seed,
+        ("v_min",),
     )
 
 
 def kept_in_bits(case: Case, pick: Pick) -> Case:
     """The nearest case for which two bits a step are enough in backward."""
-    beyond = ("alpha", "kappa", "rho")
+    beyond = ("alpha", "kappa", "rho", "v_min")
     options = case.options | {"save": "bits", "surrogate": pick.choice([Rectangle(0.7), StraightThrough()])}
     for name in ("delay_reset", "refractory"):
         options.pop(name, None)

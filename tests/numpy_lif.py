@@ -26,6 +26,7 @@ class Neuron:
     alpha: Array | None = None
     kappa: Array | None = None
     rho: Array | None = None
+    v_min: Array | None = None
     reset: str = "subtract"
     delay_reset: bool = False
     detach_reset: bool = False
@@ -95,6 +96,9 @@ def run(
             v = u - level * s
         else:
             v = np.where(s == 1, v_reset, u)
+        step["held"] = zeros > one if n.v_min is None else ~(v >= n.v_min)
+        if n.v_min is not None:
+            v = np.maximum(v, n.v_min)
         if n.rho is not None:
             b = n.rho * b + s
         if n.refractory:
@@ -143,7 +147,7 @@ def run(
         g = g + same_for_all
         if n.kappa is not None:
             g = g + ab
-        a = a + incoming("trace", t)
+        a = np.where(k["held"], zero, a + incoming("trace", t))
         h = np.where(silent, zero, n.surrogate(u - level))
         e = g
         if n.reset == "subtract" and not detached:

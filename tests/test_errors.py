@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lif_cuda import LIF, NeuronState, ReferenceLIF, _ops, functional, reference
 from lif_cuda.models import SNNClassifier
-from lif_cuda.surrogate import FastSigmoid
+from lif_cuda.surrogate import FastSigmoid, StraightThrough
 
 X = torch.zeros(4, 3, 5)
 
@@ -130,6 +130,20 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"v_reset must have the dtype of x.*got torch\.float64; convert it with \.to\(torch\.float32\)",
     ),
     ("gain length", {"gain": torch.ones(4)}, ValueError, r"gain must broadcast.*\(3, 5\), got shape \(4,\)"),
+    ("v_min inf", {"v_min": float("-inf")}, ValueError, r"v_min must be a finite number, got -inf"),
+    ("v_min length", {"v_min": torch.ones(4)}, ValueError, r"v_min must broadcast.*\(3, 5\), got shape \(4,\)"),
+    (
+        "v_min of a gradient",
+        {"v_min": torch.zeros(5, requires_grad=True)},
+        ValueError,
+        r"v_min must not require a gradient, because a floor is not learned; pass v_min\.detach\(\)",
+    ),
+    (
+        "v_min in bits",
+        {"v_min": 0.0, "save": "bits", "surrogate": StraightThrough()},
+        ValueError,
+        r"v_min must be None with save='bits', which does not keep where the floor held; use save='input'",
+    ),
     ("alpha str", {"alpha": "0.5"}, TypeError, r"alpha must be a number or a tensor, got str"),
     ("kappa nan", {"kappa": float("nan"), "rho": 0.5}, ValueError, r"kappa must be a finite number, got nan"),
     ("kappa bool", {"kappa": True, "rho": 0.5}, TypeError, r"kappa must be a number or a tensor, got bool"),

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "family": ((8, 3, 6), {"alpha": 0.7, "kappa": 0.2, "rho": 0.8, "refractory": 1, "strict": True}),
     "counts": ((8, 3, 6), {"output": "count"}),
     "counts and their sum": ((8, 3, 6), {"output": ("count", "rate", "total")}),
+    "floor": ((8, 3, 6), {"v_min": -0.2, "output": ("spikes", "trace")}),
     "several": ((8, 3, 6), {"output": ("spikes", "trace", "rate", "first_spike")}),
     "table": (
         (8, 3, 6),

@@ -7,8 +7,8 @@
 //   given           the other tensors that there are, in the order of Slot:
 //     state         membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
 //                   contiguous, in the state's dtype (float32 for 16-bit x, else x's); absent: zeros
-//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
-//                   `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
+//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho, v_min; absent: the number at its place
+//                   in `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
 //                   from the right over [outer..., inner...] and is 1 only at its ends
 //     table         of a tabulated surrogate, in the state's dtype
 //     checkpoints   [(T - 1) // checkpoint_every, states, outer..., inner...]: the states before steps
@@ -59,7 +59,8 @@ enum Trait : int64_t {
   kDetachReset = 4,
   kSynapse = 8,
   kAdaptive = 16,
-  kDecayInput = 32  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
+  kDecayInput = 32,  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
+  kFloored = 64      // there is a v_min
 };
 enum Output : int64_t {
   kSpikes = 1,

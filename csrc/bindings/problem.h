@@ -287,6 +287,7 @@ void set_common(Args& args, const Problem& problem) {
   args.neuron.adaptive = problem.traits & kAdaptive;
   args.neuron.refractory = problem.refractory;
   args.neuron.rest = static_cast<S>(problem.rest);
+  args.neuron.floored = problem.traits & kFloored;
 }
 
 // Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
@@ -378,6 +379,7 @@ inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kSt
 template <typename S>
 void check_bits(const Neuron<S>& neuron) {
   STD_TORCH_CHECK(states_of(neuron) == 1 && !neuron.delayed, "bits are for neurons with a membrane only");
+  STD_TORCH_CHECK(!neuron.floored, "bits do not hold where a floor held");
   STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
                   "bits do not hold the membrane that a reset to zero needs in backward");
 }
@@ -535,8 +537,8 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
   // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  std::array<std::optional<Tensor>, kParameters> partials;
-  for (int i = 0; i < kParameters; ++i) {
+  std::array<std::optional<Tensor>, kLearnable> partials;
+  for (int i = 0; i < kLearnable; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
       partials[i] = new_empty(
@@ -547,7 +549,7 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   if (n > 0) {
     launch(args);
   }
-  for (int i = 0; i < kParameters; ++i) {
+  for (int i = 0; i < kLearnable; ++i) {
     if (!partials[i]) {
       continue;
     }

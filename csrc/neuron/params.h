@@ -16,8 +16,9 @@
 
 namespace lif {
 
-// What can differ between neurons and be learned.
-enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kParameters };
+// What can differ between neurons. All but the floor can be learned.
+enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kFloor, kParameters };
+constexpr int kLearnable = kFloor;
 
 // A number, or values that repeat over the neurons: neuron m has values[(m / repeat) % period].
 template <typename S>
@@ -47,6 +48,7 @@ struct Neuron {
   bool adaptive = false;
   int64_t refractory = 0;  // steps of silence after a spike
   S rest = S(0);
+  bool floored = false;  // whether there is a floor under the membrane
 };
 
 // Whether a neuron has a state beside its membrane.
@@ -136,14 +138,14 @@ struct Backward {
   Series<T> grad_x;
   T* grad_x_sum = nullptr;  // summed over time, for a constant input
   S* grad_state[kSmoothStates] = {};
-  S* grad_parameter[kParameters] = {};  // one partial a neuron
+  S* grad_parameter[kLearnable] = {};  // one partial a neuron
 };
 
 // Whether no parameter but beta and the threshold is asked for its gradient.
 template <typename T>
 LIF_FN bool learns_plainly(const Backward<T>& args) {
   bool plainly = true;
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     plainly = plainly && (name == kBeta || name == kThreshold || args.grad_parameter[name] == nullptr);
   }
   return plainly;

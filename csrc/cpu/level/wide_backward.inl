@@ -27,7 +27,7 @@ struct WideBackwardTile {
 };
 
 template <typename V>
-constexpr V Sums<V>::* kSumOf[kParameters] = {&Sums<V>::beta, &Sums<V>::theta, &Sums<V>::v_reset,
+constexpr V Sums<V>::* kSumOf[kLearnable] = {&Sums<V>::beta, &Sums<V>::theta, &Sums<V>::v_reset,
                                               &Sums<V>::gain, &Sums<V>::alpha, &Sums<V>::kappa,
                                               &Sums<V>::rho};
 
@@ -88,7 +88,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
       for (int name = 0; name < kSmoothStates; ++name) {
         adjoint[k].of[name] = has_state(kind, name) ? load(rows.adjoint[name] + i + lane) : V{};
       }
-      for (int name = 0; kLearn && name < kParameters; ++name) {
+      for (int name = 0; kLearn && name < kLearnable; ++name) {
         sums[k].*kSumOf<V>[name] = has_parameter(kind, name) ? load(rows.sums[name] + i + lane) : V{};
       }
       sum_x[k] = load(rows.grad_x + i + lane);
@@ -145,7 +145,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
           store(rows.adjoint[name] + i + lane, adjoint[k].of[name]);
         }
       }
-      for (int name = 0; kLearn && name < kParameters; ++name) {
+      for (int name = 0; kLearn && name < kLearnable; ++name) {
         if (has_parameter(kind, name)) {
           store(rows.sums[name] + i + lane, sums[k].*kSumOf<V>[name]);
         }
@@ -164,7 +164,7 @@ using WideBackwardGroups = void (*)(const Neuron<S>&, const WideBackwardTile<T>&
 template <typename T>
 bool learns(const Backward<T>& args) {
   bool any = false;
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     any = any || args.grad_parameter[name] != nullptr;
   }
   return any;
@@ -192,7 +192,7 @@ WideBackwardGroups<T> wide_backward_groups_of(const Backward<T>& args) {
 template <typename T>
 bool keeps_few(const Backward<T>& args) {
   return (kIsTrainedIn<T> && is_plain(args)) ||
-         (states_of(args.neuron) == 1 && (!learns(args) || args.neuron.delayed));
+         (states_of(args.neuron) == 1 && (!learns(args) || shares_membranes(args.neuron)));
 }
 
 template <typename T>
@@ -253,7 +253,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
     const S* from = args.grad_final[state];
     load_or_zero(rows.adjoint[state], from == nullptr ? nullptr : from + block.neuron, n);
   }
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     if (needs.learn && has_parameter(args.neuron, name)) {
       fill_row(rows.sums[name], S(0), n);
     }
@@ -344,7 +344,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
       copy_row(args.grad_state[state] + block.neuron, rows.adjoint[state], n);
     }
   }
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     if (args.grad_parameter[name] != nullptr) {
       copy_row(args.grad_parameter[name] + block.neuron, rows.sums[name], n);
     }

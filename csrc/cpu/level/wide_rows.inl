@@ -14,6 +14,7 @@ bool has_parameter(const Neuron<S>& neuron, int name) {
   return name == kAlpha                   ? neuron.synapse
          : name == kKappa || name == kRho ? neuron.adaptive
          : name == kResetTo               ? neuron.reset == Reset::zero
+         : name == kFloor                 ? neuron.floored
                                           : true;
 }
 
@@ -32,11 +33,11 @@ struct WideRows {
   S* state[kStates];          // forward, and where a chunk is computed again
   S *count, *alive, *first;   // forward
   S* adjoint[kSmoothStates];  // backward: the gradients of the states
-  S* sums[kParameters];       // and those of the parameters, summed over time
+  S* sums[kLearnable];        // and those of the parameters, summed over time
   S *constant, *grad_x, *later, *grad_first, *scratch;
   uint32_t* words;
 
-  static constexpr int64_t kRows = 2 * kParameters + kStates + kSmoothStates + 11;
+  static constexpr int64_t kRows = kParameters + kLearnable + kStates + kSmoothStates + 11;
 
   // Rows of a parameter that is a number stay as they are from task to task.
   WideRows(Workspace<S>& workspace, const Neuron<S>& neuron, const Parameter<S>* parameters,
@@ -46,7 +47,9 @@ struct WideRows {
     const auto row_if = [&](bool needed) { return needed ? workspace.row() : zeros; };
     for (int name = 0; name < kParameters; ++name) {
       parameter[name] = row_if(has_parameter(neuron, name));
-      sums[name] = row_if(needs.learn && has_parameter(neuron, name));
+      if (name < kLearnable) {
+        sums[name] = row_if(needs.learn && has_parameter(neuron, name));
+      }
       if (has_parameter(neuron, name) && parameters[name].values == nullptr) {
         fill_row(parameter[name], parameters[name].value, workspace.stride());
       }
@@ -150,6 +153,9 @@ template <typename Kind, typename S>
   }
   if (kind.rested) {
     own.rest = splat(neuron.rest);
+  }
+  if (kind.floored) {
+    own.v_min = load(rows.parameter[kFloor] + i);
   }
   if (kind.refractory) {
     own.silence = splat(static_cast<S>(neuron.refractory));
