@@ -73,7 +73,7 @@ class Equal:
         """The layer of lif_cuda; ``options`` are added to those of the row."""
         layers = {
             layer.__name__: functools.partial(layer, **options)
-            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF)
+            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF, lif_cuda.LI)
         }
         made: lif_cuda.LIF = eval(self.ours, {**layers, "surrogate": lif_cuda.surrogate})
         return made
@@ -254,6 +254,8 @@ EQUALS = (
         "LIF(beta=0.9, decay_input=True, strict=True, surrogate=surrogate.SuperSpike(1.0))",
         scale=10.0,
     ),
+    Equal("Norse", "norse.LI()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
+    Equal("Norse", "norse.LICell()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
     Equal(
         "sinabs",
         "layers.LIF(tau_mem=10.0)",
@@ -296,7 +298,7 @@ EQUALS = (
     Equal(
         "sinabs",
         "layers.ExpLeak(tau_mem=10.0)",
-        f'LIF({_TAU_10}, learn_beta=True, reset="none", output="trace")',
+        f"LI({_TAU_10}, learn_beta=True)",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
 )

@@ -5,7 +5,7 @@ from . import functional, models, surrogate
 from ._module import reset_states
 from ._state import NeuronState
 from .decay import decay_of
-from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
+from .layers import IF, LI, LIF, AdaptiveLIF, CurrentLIF
 from .memory import keep_memory
 from .reference import ReferenceLIF
 
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IF",
+    "LI",
     "LIF",
     "AdaptiveLIF",
     "CurrentLIF",

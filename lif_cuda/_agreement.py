@@ -56,7 +56,8 @@ def check_with_parameters(options: CallOptions, parameters: Parameters) -> None:
     if options.save == "bits":
         if parameters.v_min is not None:
             raise ValueError(
-                "v_min must be None with save='bits', which does not keep where the floor held; use save='input'"
+                "v_min must be None with save='bits', which does not keep where the floor held; use "
+                "save='input'"
             )
         for name in ("alpha", "kappa"):
             if getattr(parameters, name) is not None:

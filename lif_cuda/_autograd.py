@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from . import _build_facts, _layout, _ops
-from ._layout import Layout
 from ._check import STATE_DTYPES
-from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, FLOOR, INCOMING, STATES, TOTAL
+from ._layout import Layout
+from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, FLOOR, INCOMING, PEAK, STATES, TOTAL
 from ._outputs import SERIES
 from ._parameters import LEARNABLE
 from ._torch_private import below_autograd, has_tangent
@@ -33,6 +33,11 @@ class Call(NamedTuple):
     outputs: int  # the same, as the operator takes it
     slots: tuple[int, ...]  # which tensors are given: states, parameters, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
+    peak: bool  # whether the step of the largest membrane is
+
+    def keeping_nothing(self) -> Call:
+        """The same where there will be no backward pass."""
+        return self._replace(bits=False, peak=False) if self.bits or self.peak else self
 
     def ints(self, present: int, asked: int) -> list[int]:
         """The operators' list of ints."""
@@ -63,11 +68,12 @@ class FusedLIF(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         results = run(x, given, call, steps, every)
         kept = results[-1] if every or call.bits else None
+        peak = results[len(call.results)] if call.peak else None
         results = results[: len(call.results)]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
         if call.bits:
             x = x.new_empty(()).expand(x.shape)  # a shape without its memory
-        ctx.save_for_backward(x, kept, first, *given)
+        ctx.save_for_backward(x, kept, first, peak, *given)
         ctx.call = call
         ctx.steps = steps
         ctx.every = every
@@ -89,7 +95,7 @@ class FusedLIF(torch.autograd.Function):
         def computed(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
                 gradients: Sequence[Tensor] = _ops.lif_backward(*arguments)
-            x, _, _, *given = ctx.saved_tensors
+            x, _, _, _, *given = ctx.saved_tensors
             guarded: Sequence[Tensor] = _NoDoubleBackward.apply(gradients, x, *given, *grads)
             return guarded
 
@@ -101,7 +107,7 @@ def gradients_of(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs of ``FusedLIF.forward``; ``backward`` is called as the operator is."""
     call: Call = ctx.call
-    x, kept, first, *rest = ctx.saved_tensors
+    x, kept, first, peak, *rest = ctx.saved_tensors
     given = list(rest)
     _, _, _, need_x, *needed = ctx.needs_input_grad
     wanted = int(need_x)
@@ -116,6 +122,9 @@ def gradients_of(
     if first is not None:
         slots.append(FIRST_SPIKE)
         given.append(first)
+    if peak is not None:
+        slots.append(PEAK)
+        given.append(peak)
     without = len(slots)
     # Behind the results there may be checkpoints, which have no gradient. torch.compile traces one for every
     # result, those that have none included.
@@ -205,7 +214,7 @@ def recorded_in_a_graph(x: Tensor, given: Sequence[Tensor], call: Call, steps: i
     So nothing in the graph depends on T or on the device: what is kept for backward, and how often, is found
     out when the graph runs, or when torch.compile takes it apart into forward and backward.
     """
-    ints = call.ints(present(call.slots), _asked(call, 0))
+    ints = call.ints(present(call.slots), _asked(call._replace(peak=False), 0))
     results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, call.floats)
     return results
 
@@ -232,7 +241,8 @@ def _lif(
     bits = keep and asked != outputs
     every = _ops.checkpoint_interval(x.device.type) if keep and not bits else 0
     layout = Layout(time_dim, time_first=bool(time_first))
-    call = Call(floats, layout, tuple(options), names, outputs, slots, bits)
+    peak = keep and "trace_max" in names
+    call = Call(floats, layout, tuple(options), names, outputs, slots, bits, peak)
     # A program is called with tensors that lie otherwise than those it was exported with.
     x = _layout.as_rows(x, time_dim, timed=steps < 0)
     found: Sequence[Tensor] = FusedLIF.apply(call, steps, every, x, *[t.contiguous() for t in given])
@@ -243,7 +253,10 @@ torch.library.impl("lif_cuda::lif", "Autograd", _lif)
 
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
-    """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
+    """The results of a call, and after them what is kept for backward, if anything.
+
+    That is the step of the largest membrane, then checkpoints or bits.
+    """
     ints = call.ints(present(call.slots), _asked(call, every))
     results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
     return results
@@ -252,6 +265,8 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
 def _asked(call: Call, every: int) -> int:
     """The outputs of the operator where a call is recorded."""
     outputs = call.outputs
+    if call.peak:
+        outputs |= _ops.OUTPUTS["peak"]
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
@@ -289,6 +304,7 @@ def node_of(
         steps=steps,
         every=every,
         first_spike=call.results.index("first_spike") if "first_spike" in call.results else -1,
+        peak=call.peak,
         bits=call.bits,
     )
     return node

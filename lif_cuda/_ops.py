@@ -27,12 +27,15 @@ OUTPUTS = {
     "trace": 16,
     "trace_before_reset": 32,
     "total": 64,
-    "membrane": 128,
-    "current": 256,
-    "adaptation": 512,
-    "silence": 1024,
-    "checkpoints": 2048,
-    "bits": 4096,
+    "trace_max": 128,
+    "trace_mean": 256,
+    "membrane": 512,
+    "current": 1024,
+    "adaptation": 2048,
+    "silence": 4096,
+    "peak": 8192,
+    "checkpoints": 16384,
+    "bits": 32768,
 }
 # The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, what
 # forward kept for backward, and the gradients that come in, in the order in which lif_forward returns their
@@ -45,6 +48,8 @@ INCOMING = (
     "first_spike",
     "trace",
     "trace_before_reset",
+    "trace_max",
+    "trace_mean",
     "membrane",
     "current",
     "adaptation",
@@ -52,7 +57,7 @@ INCOMING = (
 FIRST_PARAMETER = len(STATES)
 FLOOR = FIRST_PARAMETER + PARAMETERS.index("v_min")
 TABLE = FIRST_PARAMETER + len(PARAMETERS)
-CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
+CHECKPOINTS, BITS, FIRST_SPIKE, PEAK, FIRST_GRADIENT = range(TABLE + 1, TABLE + 6)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
 # Not among them: the gradient of the total, which the operators take as one of the counts.
 TOTAL = SLOTS

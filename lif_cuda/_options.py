@@ -89,6 +89,19 @@ class NeuronOptions(PlainOptions, SynapseOptions, AdaptationOptions, RefractoryO
     """Keywords of a call, but for ``output`` and ``return_state``, which say what it returns."""
 
 
+class IntegratorOptions(TypedDict, total=False):
+    """Keywords of a leaky integrator, which never fires."""
+
+    steps: int | None
+    time_dim: int
+    channel_dim: int | None
+    gain: float | Tensor
+    decay_input: bool
+    rest: float
+    alpha: float | Tensor | None
+    v_min: float | Tensor | None
+
+
 class LayerChoices(NamedTuple):
     """The options of a layer that are not those of its calls, with their defaults."""
 
@@ -141,6 +154,24 @@ class OwnOptions(TypedDict, total=False):
 
 class LayerOptions(NeuronOptions, OwnOptions, total=False):
     """Keywords of a layer's constructor."""
+
+
+class IntegratorLayerOptions(IntegratorOptions, total=False):
+    """Those of a layer of leaky integrators."""
+
+    return_state: bool
+    learn_beta: bool
+    learn_gain: bool
+    learn_alpha: bool
+    tau: float | Tensor | None
+    dt: float | None
+    decay: str | None
+    bound: Bound
+    stateful: bool
+    detach_state: bool
+    save_state: bool
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 class CurrentOptions(PlainOptions, AdaptationOptions, RefractoryOptions, OwnOptions, total=False):
@@ -196,6 +227,25 @@ def of_layer(
         CallOptions(**options),
         check_choices(LayerChoices(**choices)),
     )
+
+
+# The keywords of a leaky integrator, of its layer, and those of neurons that fire.
+INTEGRATOR = (*IntegratorOptions.__annotations__,)
+INTEGRATOR_LAYER = (*IntegratorLayerOptions.__annotations__,)
+FIRING = frozenset((*CallOptions._fields, *Parameters._fields, *LayerChoices._fields)).difference(
+    ("beta", "output", *INTEGRATOR_LAYER)
+)
+
+
+def check_integrator(function: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Raise for a keyword that a leaky integrator has not, or that there is not at all."""
+    for name in given:
+        if name in FIRING:
+            raise TypeError(
+                f"{function} never fires and is never reset, and so has no {name}; for a neuron that does, "
+                "use LIF"
+            )
+    _apart(function, given, known)
 
 
 # Checks. Each returns the value as it is kept: a NumPy scalar as Python's own.

@@ -26,7 +26,7 @@ from ._autograd import (
     gradients_of,
     run,
 )
-from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, TABLE
+from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, PEAK, TABLE
 from ._outputs import SERIES
 
 
@@ -101,9 +101,10 @@ class Forward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, steps, every, x, *given = inputs
         names = call.results
-        checkpoints = output[len(names)] if len(output) > len(names) else None
+        checkpoints = output[-1] if every else None
+        peak = output[len(names)] if call.peak else None
         first = output[names.index("first_spike")] if "first_spike" in names else None
-        ctx.save_for_backward(x, checkpoints, first, *given)
+        ctx.save_for_backward(x, checkpoints, first, peak, *given)
         ctx.call, ctx.steps, ctx.every = call, steps, every
         ctx.set_materialize_grads(False)
         fixed = [out for name, out in zip(names, output, strict=False) if name in NOT_DIFFERENTIABLE]
@@ -143,11 +144,12 @@ class Forward(torch.autograd.Function):
         ]
         layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
         results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
-        found = dict(zip((*call.results, "checkpoints"), results, strict=False))
+        kept = ("peak",) * call.peak + ("checkpoints",)
+        found = dict(zip((*call.results, *kept), results, strict=False))
         if "total" in names:
             found["total"] = found["count"].double().flatten(1).sum(1)
         outputs, dims = [], []
-        for name in (*names, "checkpoints"):
+        for name in (*names, *kept):
             if name not in found:
                 continue
             result = found[name]
@@ -208,7 +210,7 @@ class Backward(torch.autograd.Function):
                 arranged.append(tensor)
             elif slot == CHECKPOINTS:
                 arranged.append(mapped.tensor(tensor, dim, 2))
-            elif slot < FIRST_PARAMETER or slot == FIRST_SPIKE:
+            elif slot < FIRST_PARAMETER or slot in (FIRST_SPIKE, PEAK):
                 arranged.append(mapped.tensor(tensor, dim, 0))
             else:
                 timed = INCOMING[slot - FIRST_GRADIENT] in SERIES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,14 +11,15 @@ from torch import Tensor
 from . import _agreement, _layout, _transforms
 from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
-from ._options import CallOptions, of_call
-from ._outputs import SERIES, outputs_type
+from ._options import INTEGRATOR, CallOptions, IntegratorOptions, check_integrator, of_call
+from ._outputs import SERIES, OutputName, Readout, check_readout, output_names, outputs_type
 from ._parameters import Parameters
 from ._plan import Plan, plan_of
 from ._settled import Settled
-from ._signature import neuron_function
+from ._signature import integrator_function, neuron_function
 from ._state import NeuronState, State
 from ._torch_private import has_tangent, is_distributed, is_traced, makes_a_program, transforms_are_active
+from .surrogate import StraightThrough
 
 
 @neuron_function
@@ -64,7 +65,10 @@ def lif(
             ``"rate"``: their mean (0 if T is); ``"first_spike"``: the step of the first spike, T where there
             is none; ``"trace"`` and ``"trace_before_reset"``: v[t] and u[t], [T, ...] in x's dtype;
             ``"total"``: the spikes of all neurons together, float64, which counts exactly up to 2^53; its
-            gradient is that of the sum of all spikes, for a penalty on the firing rate. Or a tuple of names.
+            gradient is that of the sum of all spikes, for a penalty on the firing rate; ``"trace_max"``,
+            ``"trace_mean"`` and ``"trace_last"``: of the membranes v[t], without storing them, the largest (a
+            NaN is above all, the gradient goes to the step that reached it first, and T must not be 0), the
+            sum in the order of time by T (0 if T is), and the one after the last step. Or a tuple of names.
             Those without a time axis are of the state's dtype but for the total.
         reset: ``"subtract"``, ``"zero"`` or ``"none"``.
         v_reset: the membrane after a reset to "zero": a number or a tensor.
@@ -110,6 +114,59 @@ def lif(
     """
     parameters, chosen = of_call(beta, threshold, options)
     return run_neuron(x, parameters, membrane, chosen)
+
+
+# What a leaky integrator returns, and the output of the neuron that it is.
+READOUTS: dict[str, OutputName] = {
+    "trace": "trace",
+    "last": "trace_last",
+    "max": "trace_max",
+    "mean": "trace_mean",
+}
+# Of what never fires nothing comes back through a spike, with this surrogate not even NaN of an infinite
+# membrane.
+SILENT = StraightThrough()
+
+
+@integrator_function
+def li(
+    x: Tensor,
+    beta: float | Tensor,
+    membrane: State | None = None,
+    *,
+    output: Readout = "trace",
+    return_state: bool = True,
+    **options: Unpack[IntegratorOptions],
+) -> Any:
+    """T time steps of leaky integrators, which never fire: the readout that most networks end in.
+
+    ``v[t] = beta * v[t-1] + gain * x[t]``, in one launch forward and one backward: :func:`lif` with
+    ``reset="none"`` and without its spikes.
+
+    Args:
+        x, beta, membrane: as for :func:`lif`.
+        output: ``"trace"``: v[t], [T, ...] in x's dtype; or, of v over time, without storing it and in the
+            state's dtype: ``"last"``, ``"max"`` (see ``"trace_max"`` of :func:`lif`; T must not be 0) and
+            ``"mean"`` (0 if T is).
+        return_state: False: return ``out`` alone.
+        options: ``steps``, ``time_dim``, ``channel_dim``, ``gain``, ``decay_input``, ``rest``, ``alpha`` and
+            ``v_min`` of :func:`lif`, by keyword.
+
+    Returns:
+        ``(out, membrane)``, as :func:`lif` does.
+
+    Raises:
+        TypeError, ValueError: as for :func:`lif`.
+    """
+    check_readout("output", output)
+    check_integrator("li", options, INTEGRATOR)
+    asked: Any = {
+        "output": READOUTS[output],
+        "reset": "none",
+        "surrogate": SILENT,
+        "return_state": return_state,
+    }
+    return lif(x, beta, 1.0, membrane, **options, **asked)
 
 
 def run_neuron(
@@ -160,6 +217,8 @@ def _as_asked(plan: Plan, results: Sequence[Tensor]) -> Any:
             for name, tensor in found.items()
         }
     output = options.output
+    if "trace_last" in output_names(output):  # the state itself, which the caller is not to find changed
+        found["trace_last"] = found["membrane"].clone() if options.return_state else found["membrane"]
     if isinstance(output, str):
         out = found[output]
     else:
@@ -181,7 +240,7 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     )
     becomes_a_program = makes_a_program()
     if not (differentiate or transformed or becomes_a_program):
-        return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
+        return run(x, given, call.keeping_nothing(), steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
         given.append(plan.table(x))

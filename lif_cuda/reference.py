@@ -140,6 +140,7 @@ def _loop(
 
     v, i, b, q = (start(name) for name in NeuronState._fields)
     count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
+    sum_v, top = torch.zeros_like(v), torch.full_like(v, -torch.inf)
     series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
 
     steps = options.steps
@@ -185,6 +186,12 @@ def _loop(
         if "first_spike" in names:
             alive = alive * (1 - s)
             first = first + alive
+        if "trace_mean" in names:
+            sum_v = sum_v + v
+        if "trace_max" in names:  # which the first step reaches, and a NaN, as in torch.max
+            first_step = not series["trace"]
+            higher = (v > top) | (v.isnan() & ~top.isnan()) | first_step
+            top = torch.where(higher, v, top)
         for name, value in (("spikes", s), ("trace", v), ("trace_before_reset", u)):
             series[name].append(value)
 
@@ -198,6 +205,7 @@ def _loop(
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
+    found |= {"trace_max": top, "trace_mean": sum_v / length, "trace_last": v.clone()}
     # After the rate, so that its gradient meets that of the count first, as in the kernels.
     if "total" in names:
         found["total"] = count.double().sum()

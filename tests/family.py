@@ -16,7 +16,18 @@ from lif_cuda.surrogate import ATan, Custom, FastSigmoid, Rectangle, StraightThr
 
 T = TypeVar("T")
 
-OUTPUTS = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total")
+OUTPUTS = (
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
+    "total",
+    "trace_max",
+    "trace_mean",
+    "trace_last",
+)
 STATE_OF = {
     torch.float32: torch.float32,
     torch.float64: torch.float64,
@@ -180,7 +191,8 @@ def draw_case(
             names.append("silence")
     if pick.chance(0.2):
         parameters["v_min"] = parameter(-0.5, 0.3)
-    outputs = tuple(name for name in OUTPUTS if pick.chance(0.35)) or (pick.choice(OUTPUTS),)
+    possible = [name for name in OUTPUTS if steps or name != "trace_max"]
+    outputs = tuple(name for name in possible if pick.chance(0.3)) or (pick.choice(possible),)
     options["output"] = outputs[0] if len(outputs) == 1 else outputs
     states = {}
     if pick.chance(0.7):

@@ -131,7 +131,12 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ),
     ("gain length", {"gain": torch.ones(4)}, ValueError, r"gain must broadcast.*\(3, 5\), got shape \(4,\)"),
     ("v_min inf", {"v_min": float("-inf")}, ValueError, r"v_min must be a finite number, got -inf"),
-    ("v_min length", {"v_min": torch.ones(4)}, ValueError, r"v_min must broadcast.*\(3, 5\), got shape \(4,\)"),
+    (
+        "v_min length",
+        {"v_min": torch.ones(4)},
+        ValueError,
+        r"v_min must broadcast.*\(3, 5\), got shape \(4,\)",
+    ),
     (
         "v_min of a gradient",
         {"v_min": torch.zeros(5, requires_grad=True)},

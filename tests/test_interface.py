@@ -16,8 +16,8 @@ from _compile import CSRC, compile_source, cxx
 from lif_cuda import _ops, surrogate
 from lif_cuda._parameters import LEARNABLE
 
-INPUTS = ("state", "parameter", "table", "checkpoints", "bits", "first_spike", "grad", "count")
-PLACES = (0, _ops.FIRST_PARAMETER, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE)
+INPUTS = ("state", "parameter", "table", "checkpoints", "bits", "first_spike", "peak", "grad", "count")
+PLACES = (0, _ops.FIRST_PARAMETER, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE, _ops.PEAK)
 READOUTS = {
     "Spikes": "spikes",
     "Count": "count",
@@ -25,6 +25,8 @@ READOUTS = {
     "FirstSpike": "first_spike",
     "Trace": "trace",
     "TraceBefore": "trace_before_reset",
+    "TraceMax": "trace_max",
+    "TraceMean": "trace_mean",
 }
 STATES = {"kMembrane": "membrane", "kCurrent": "current", "kAdaptation": "adaptation", "kSilence": "silence"}
 PARAMETERS = {
@@ -63,6 +65,7 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
     ("bindings/interface.h", "Output"): {
         **{f"k{cpp}": _ops.OUTPUTS[python] for cpp, python in READOUTS.items()},
         "kTotal": _ops.OUTPUTS["total"],
+        "kPeak": _ops.OUTPUTS["peak"],
         "kFinalState": _ops.OUTPUTS[_ops.STATES[0]],
         "kCheckpoints": _ops.OUTPUTS["checkpoints"],
         "kBits": _ops.OUTPUTS["bits"],

@@ -48,7 +48,18 @@ RANGES = {
     "rho": (0.5, 0.9),
     "v_min": (-0.4, 0.1),
 }
-OUTPUTS = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total")
+OUTPUTS = (
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
+    "total",
+    "trace_max",
+    "trace_mean",
+    "trace_last",
+)
 SURROGATES = {
     "fast": (FastSigmoid(8.0), lambda z: (w := 1 + z.dtype.type(8) * np.abs(z), 1 / (w * w))[1]),
     "atan": (ATan(), lambda z: (w := z.dtype.type(np.pi) * z, 1 / (1 + w * w))[1]),

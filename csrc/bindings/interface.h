@@ -16,6 +16,8 @@
 //     bits          [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
 //                   which then gives a shape only; no gradient of beta, gain or alpha can be had from them
 //     first_spike   the output of that name; needed for its gradient
+//     peak          what lif_forward returned of that name, the step of the largest membrane; needed for the
+//                   gradient of that
 //     grad          of the outputs, in the order of Incoming, those with a time axis like x: any strides in
 //                   outer and time, dense in the inner axes or one value for all of them
 //   ints            in the order of Int:
@@ -70,9 +72,12 @@ enum Output : int64_t {
   kTrace = 16,
   kTraceBefore = 32,
   kTotal = 64,
-  kFinalState = 128,  // times 2 for each further state
-  kCheckpoints = 2048,
-  kBits = 4096
+  kTraceMax = 128,
+  kTraceMean = 256,
+  kFinalState = 512,  // times 2 for each further state
+  kPeak = 8192,
+  kCheckpoints = 16384,
+  kBits = 32768
 };
 enum Incoming : size_t {
   kOfSpikes,
@@ -81,6 +86,8 @@ enum Incoming : size_t {
   kOfFirstSpike,
   kOfTrace,
   kOfTraceBefore,
+  kOfTraceMax,
+  kOfTraceMean,
   kOfState,
   kIncoming = kOfState + kSmoothStates
 };
@@ -94,6 +101,7 @@ struct Slot {
     checkpoints,
     bits,
     first_spike,
+    peak,
     grad,
     count = grad + kIncoming
   };

@@ -57,6 +57,7 @@ struct Call {
   int64_t steps;
   int64_t every;
   int64_t first_spike;                    // the result of that name, or kNone
+  bool peak;                              // whether the step of the largest membrane is kept
   std::vector<int64_t> without_gradient;  // results, in rising order
   bool bits;
 };
@@ -144,7 +145,12 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
       kept = std::move(results.back());
       results.pop_back();
     }
-    variable_list saved{x, kept, call.first_spike == kNone ? Tensor() : results[call.first_spike]};
+    Tensor peak;
+    if (call.peak) {
+      peak = std::move(results.back());
+      results.pop_back();
+    }
+    variable_list saved{x, kept, call.first_spike == kNone ? Tensor() : results[call.first_spike], peak};
     if (call.bits) {
       saved[0] = at::empty({}, x.options()).expand(x.sizes());  // a shape without its memory
     }
@@ -175,7 +181,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     TORCH_CHECK_NOT_IMPLEMENTED(!(recorded && bits), refusals().second_pass_of_bits);
 
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &kept = saved[1], &first = saved[2];
+    const Tensor &x = saved[0], &kept = saved[1], &first = saved[2], &peak = saved[3];
     variable_list given;
     given.reserve(saved.size() + grads.size());
     int64_t present = 0;
@@ -186,7 +192,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     const bool need_x = ctx->needs_input_grad(0);
     int64_t wanted = need_x ? int64_t{kGradX} : 0;
     for (size_t i = 0; i < given_count; ++i) {
-      give(slots[i], saved[3 + i]);
+      give(slots[i], saved[4 + i]);
       wanted |= ctx->needs_input_grad(1 + i) ? wanted_bit(slots[i]) : 0;
     }
     if (kept.defined()) {
@@ -195,13 +201,17 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     if (first.defined()) {
       give(Slot::first_spike, first);
     }
+    if (peak.defined()) {
+      give(Slot::peak, peak);
+    }
     std::array<Tensor, kIncoming> arrived;
     for (size_t i = 0; i < grads.size(); ++i) {
       if (grads[i].defined() && incoming[i] != kTotalPlace) {
         arrived[static_cast<size_t>(incoming[i]) - Slot::grad] = grads[i];
       } else if (grads[i].defined()) {
         const Tensor of_each = of_each_neuron(grads[i], x, time_dim, steps);
-        Tensor& of_count = arrived[kOfCount];  // the results are in order, and so it is there, if it is at all
+        Tensor& of_count =
+            arrived[kOfCount];  // the results are in order, and so it is there, if it is at all
         of_count = of_count.defined() ? of_count + of_each : of_each;
       }
     }
@@ -318,7 +328,8 @@ PYBIND11_MODULE(_node, m) {
         "it.");
   py::class_<Call>(m, "Call")
       .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const Floats& floats, const Ints& slots,
-                       const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool bits) {
+                       const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool peak,
+                       bool bits) {
              Ints for_backward = ints;
              for_backward.insert(for_backward.end(),
                                  {steps, every, bits, static_cast<int64_t>(slots.size())});
@@ -331,13 +342,22 @@ PYBIND11_MODULE(_node, m) {
                  for_backward.push_back(incoming[i]);
                }
              }
-             return Call{
-                 ints,         ints_to_keep, floats, list_of(for_backward), list_of(floats),
-                 slots.size(), steps,        every,  first_spike,           std::move(without_gradient),
-                 bits};
+             return Call{ints,
+                         ints_to_keep,
+                         floats,
+                         list_of(for_backward),
+                         list_of(floats),
+                         slots.size(),
+                         steps,
+                         every,
+                         first_spike,
+                         peak,
+                         std::move(without_gradient),
+                         bits};
            }),
            py::kw_only(), py::arg("ints"), py::arg("ints_to_keep"), py::arg("floats"), py::arg("slots"),
-           py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("bits"))
+           py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("peak"),
+           py::arg("bits"))
       .def(
           "__call__",
           [](const Call& call, const py::handle& x, const py::handle& given) {

@@ -411,11 +411,16 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
     args.total = static_cast<int64_t*>(total->mutable_data_ptr());
     total_at = returned.push(*total);
   }
+  STD_TORCH_CHECK(!(outputs & kTraceMax) || args.extent.steps > 0, "the largest of no membranes");
+  STD_TORCH_CHECK(!(outputs & kPeak) || (outputs & kTraceMax), "the step of the largest goes with it");
+  args.trace_max = returned.add<S>(outputs & kTraceMax, features, kState);
+  args.trace_mean = returned.add<S>(outputs & kTraceMean, features, kState);
   for (int i = 0; i < kStates; ++i) {
     const bool asked = outputs & (kFinalState << i);
     STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "a final state that the neuron does not have");
     args.final_state[i] = returned.add<S>(asked, features, kState);
   }
+  args.peak = returned.add<S>(outputs & kPeak, features, kState);
   if (outputs & kCheckpoints) {
     const int64_t chunks = (args.extent.steps + checkpoint_every - 1) / checkpoint_every;
     Shape shape = with_axis(features, 0, states_of(args.neuron));
@@ -457,6 +462,15 @@ void set_gradients(Backward<T>& args, const Problem& problem) {
                   "the gradient of the first-spike time needs that output");
   check_like_x(problem.x, first_spike, "first_spike", kState, n);
   args.first = read<S>(first_spike);
+  const Tensor* peak = problem.given[Slot::peak];
+  args.grad_trace_max =
+      series_of<S>(problem.grad(kOfTraceMax), problem, false, kState, "the gradient of the largest membrane");
+  args.grad_trace_mean =
+      series_of<S>(problem.grad(kOfTraceMean), problem, false, kState, "the gradient of the mean membrane");
+  STD_TORCH_CHECK(!problem.grad(kOfTraceMax) || peak,
+                  "the gradient of the largest membrane needs the step of it");
+  check_like_x(problem.x, peak, "peak", kState, n);
+  args.peak = read<S>(peak);
   for (int i = 0; i < kSmoothStates; ++i) {
     const Tensor* grad = problem.grad(kOfState + i);
     check_like_x(problem.x, grad, "the gradient of the state", kState, n);

@@ -56,9 +56,8 @@ struct AnyMember {
 template <typename Kind, typename S>
 LIF_FN Kind kind_of(const Neuron<S>& neuron) {
   if constexpr (std::is_same_v<Kind, AnyMember>) {
-    return {neuron.reset,          neuron.delayed,      neuron.synapse, neuron.adaptive,
-            neuron.refractory > 0, neuron.rest != S(0), neuron.floored, neuron.detach_reset,
-            neuron.strict};
+    return {neuron.reset,        neuron.delayed, neuron.synapse,      neuron.adaptive, neuron.refractory > 0,
+            neuron.rest != S(0), neuron.floored, neuron.detach_reset, neuron.strict};
   } else if constexpr (Kind::adaptive) {
     return {{}, neuron.detach_reset, neuron.strict};
   } else if constexpr (Kind::synapse || Kind::refractory) {

@@ -103,6 +103,9 @@ struct Forward {
   S* rate = nullptr;         // count / T; 0 where T is
   S* first = nullptr;        // the step of the first spike; T where there is none
   int64_t* total = nullptr;  // the spikes of all neurons; set to 0 by the caller
+  S* trace_max = nullptr;    // the largest membrane after a step; needs one
+  S* peak = nullptr;         // the step that reached it first; needs trace_max
+  S* trace_mean = nullptr;   // their sum / T; 0 where T is
   S* final_state[kStates] = {};
   // The states before steps K, 2K, ...: [ceil(T / K) - 1, states_of(neuron), neurons].
   S* checkpoints = nullptr;
@@ -124,6 +127,7 @@ struct Backward {
   int64_t chunk = 0;               // steps between checkpoints; at least T where there are none
   const uint32_t* bits = nullptr;  // in place of x, which is then only a shape
   const S* first = nullptr;        // that forward wrote; needed with grad_first
+  const S* peak = nullptr;         // and with grad_trace_max
 
   // Incoming gradients; null: zero. Those without a time axis have time stride 0.
   Series<const T> grad_spikes;
@@ -132,6 +136,8 @@ struct Backward {
   Series<const S> grad_count;
   Series<const S> grad_rate;
   Series<const S> grad_first;
+  Series<const S> grad_trace_max;
+  Series<const S> grad_trace_mean;
   const S* grad_final[kSmoothStates] = {};
 
   // Outputs; null: not wanted.

@@ -468,6 +468,8 @@ void run_case(const Case& c, const char* type) {
   const bool rate = wanted();
   const bool first = wanted();
   const bool total = wanted();
+  const bool largest = extent.steps > 0 && !few && wanted();
+  const bool mean = !few && wanted();
   const bool last_state = wanted();
   const auto run_forward = [&](Outputs& outputs, int64_t of_threads) {
     Forward<T> args = forward;
@@ -481,6 +483,9 @@ void run_case(const Case& c, const char* type) {
       args.total = outputs.values<int64_t>(1, "total");
       *args.total = 0;
     }
+    args.trace_max = largest ? outputs.values<S>(n, "trace_max") : nullptr;
+    args.peak = largest ? outputs.values<S>(n, "peak") : nullptr;
+    args.trace_mean = mean ? outputs.values<S>(n, "trace_mean") : nullptr;
     for (int state = 0; state < kStates; ++state) {
       if (last_state && has_state(neuron, state)) {
         args.final_state[state] = outputs.values<S>(n, "final state");
@@ -523,6 +528,7 @@ void run_case(const Case& c, const char* type) {
     backward.checkpoints = done.checkpoints;
   }
   backward.first = done.first;
+  backward.peak = done.peak;
   if (spikes) {
     backward.grad_spikes = inputs.series<T>(draw.one_of(kAny), extent, -1.0, 1.0);
   }
@@ -540,6 +546,12 @@ void run_case(const Case& c, const char* type) {
   }
   if (first) {
     backward.grad_first = inputs.series<S>(draw.one_of(kUntimed), extent, -0.1, 0.1);
+  }
+  if (largest) {
+    backward.grad_trace_max = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
+  }
+  if (mean) {
+    backward.grad_trace_mean = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
   }
   for (int state = 0; state < kSmoothStates; ++state) {
     if (last_state && has_state(neuron, state)) {

@@ -23,13 +23,15 @@ struct WideBackwardTile {
   bool counted = false;  // rows.constant is part of every g
   bool summing = false;  // the gradient of x over the steps
   bool timed = false;
+  bool peaked = false;
+  bool averaged = false;
   bool by_gain = false;
 };
 
 template <typename V>
 constexpr V Sums<V>::* kSumOf[kLearnable] = {&Sums<V>::beta, &Sums<V>::theta, &Sums<V>::v_reset,
-                                              &Sums<V>::gain, &Sums<V>::alpha, &Sums<V>::kappa,
-                                              &Sums<V>::rho};
+                                             &Sums<V>::gain, &Sums<V>::alpha, &Sums<V>::kappa,
+                                             &Sums<V>::rho};
 
 // Whether a parameter of a kind can be learned where its kernel is compiled.
 template <typename Kind>
@@ -121,6 +123,19 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
           a = add(a, load(tile.grad_trace.at(j, i + lane)));
         });
       }
+      if (kAny && tile.peaked) {
+        each([&](int64_t k, int64_t lane) {
+          V& a = adjoint[k].of[kMembrane];
+          const auto t = splat(static_cast<S>(tile.t + j));
+          a = add(a, peak_gradient(load(rows.highest + i + lane), load(rows.peak + i + lane), t));
+        });
+      }
+      if (kAny && tile.averaged) {
+        each([&](int64_t k, int64_t lane) {
+          V& a = adjoint[k].of[kMembrane];
+          a = add(a, load(rows.sum_v + i + lane));
+        });
+      }
       each([&](int64_t k, int64_t lane) {
         Maybe<V> before_reset, input;
         if (tile.grad_before.data != nullptr) {
@@ -170,11 +185,12 @@ bool learns(const Backward<T>& args) {
   return any;
 }
 
-// What a compiled member has no kernel for: bits in place of u, the time of the first spike, a gain that
-// learns.
+// What a compiled member has no kernel for: bits in place of u, the time of the first spike, the largest
+// membrane or their mean, a gain that learns.
 template <typename T>
 bool is_general(const Backward<T>& args) {
-  return args.bits != nullptr || args.grad_first.data != nullptr || args.grad_parameter[kGain] != nullptr;
+  return args.bits != nullptr || args.grad_first.data != nullptr || args.grad_trace_max.data != nullptr ||
+         args.grad_trace_mean.data != nullptr || args.grad_parameter[kGain] != nullptr;
 }
 
 template <typename T>
@@ -201,6 +217,8 @@ WideNeeds needs_of(const Backward<T>& args) {
   needs.back = true;
   needs.learn = learns(args) || is_general(args);
   needs.timed = args.grad_first.data != nullptr;
+  needs.peaked = args.grad_trace_max.data != nullptr;
+  needs.averaged = args.grad_trace_mean.data != nullptr;
   needs.counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr || is_steady(args);
   needs.summing = args.grad_x_sum != nullptr;
   return needs;
@@ -276,6 +294,15 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
     copy_row(rows.grad_first, from, n);
     copy_row(rows.later, from, n);
     copy_row(rows.first, args.first + block.neuron, n);
+  }
+  tile.peaked = needs.peaked;
+  tile.averaged = needs.averaged;
+  if (tile.peaked) {
+    copy_row(rows.highest, read_row(args.grad_trace_max, block, 0, rows.scratch), n);
+    copy_row(rows.peak, args.peak + block.neuron, n);
+  }
+  if (tile.averaged) {
+    divide_row(rows.sum_v, read_row(args.grad_trace_mean, block, 0, rows.scratch), static_cast<S>(steps), n);
   }
   Inlet<T> x, g, grad_trace, grad_before;
   Outlet<T> grad_x;

@@ -21,6 +21,7 @@ bool has_parameter(const Neuron<S>& neuron, int name) {
 // What a call needs of WideRows beside its parameters and states.
 struct WideNeeds {
   bool counting = false, timed = false, in_bits = false;               // forward
+  bool peaked = false, averaged = false;                               // both
   bool back = false, learn = false, counted = false, summing = false;  // backward
 };
 
@@ -35,9 +36,11 @@ struct WideRows {
   S* adjoint[kSmoothStates];  // backward: the gradients of the states
   S* sums[kLearnable];        // and those of the parameters, summed over time
   S *constant, *grad_x, *later, *grad_first, *scratch;
+  // The largest membrane and its step, and the sum of all; backward the gradients in their places.
+  S *highest, *peak, *sum_v;
   uint32_t* words;
 
-  static constexpr int64_t kRows = kParameters + kLearnable + kStates + kSmoothStates + 11;
+  static constexpr int64_t kRows = kParameters + kLearnable + kStates + kSmoothStates + 14;
 
   // Rows of a parameter that is a number stay as they are from task to task.
   WideRows(Workspace<S>& workspace, const Neuron<S>& neuron, const Parameter<S>* parameters,
@@ -69,10 +72,14 @@ struct WideRows {
     alive = row_if(needs.timed && !needs.back);
     first = row_if(needs.timed);
     constant = row_if(needs.counted);
-    scratch = row_if(needs.counted || (needs.timed && needs.back));
+    const bool over_time = needs.timed || needs.peaked || needs.averaged;
+    scratch = row_if(needs.counted || (over_time && needs.back));
     grad_x = row_if(needs.summing);
     later = row_if(needs.timed && needs.back);
     grad_first = row_if(needs.timed && needs.back);
+    highest = row_if(needs.peaked);
+    peak = row_if(needs.peaked);
+    sum_v = row_if(needs.averaged);
     words = reinterpret_cast<uint32_t*>(row_if(needs.in_bits));
   }
 
@@ -100,7 +107,7 @@ struct WideRows {
     move(rows.adjoint);
     move(rows.sums);
     for (S** row : {&rows.level, &rows.count, &rows.alive, &rows.first, &rows.constant, &rows.grad_x,
-                    &rows.later, &rows.grad_first, &rows.scratch}) {
+                    &rows.later, &rows.grad_first, &rows.scratch, &rows.highest, &rows.peak, &rows.sum_v}) {
       *row += i;
     }
     rows.words += i;
