@@ -177,8 +177,7 @@ def _to_learn(name: str) -> str:
     """How a parameter is learned; nothing of one that is not."""
     if name not in LEARNABLE:
         return ": it is not learned"
-    return f", with learn_{name}=True to have the layer learn it, or call lif_cuda.functional.lif with your "
-        "tensor"
+    return f", with learn_{name}=True to have the layer learn it, or call lif_cuda.functional.lif with it"
 
 
 def _range(name: str, value: float | Tensor) -> tuple[float, float]:
