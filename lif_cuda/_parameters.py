@@ -25,8 +25,8 @@ class Parameters(NamedTuple):
     v_min: float | Tensor | None = None
 
 
-# Those that have to stay in [0, 1]; those of parts that a neuron need not have; and those that can be learned,
-# which come first.
+# Those that have to stay in [0, 1]; those of parts that a neuron need not have; and those that can be
+# learned, which come first.
 DECAYS = ("beta", "alpha", "rho")
 OPTIONAL = ("alpha", "kappa", "rho", "v_min")
 LEARNABLE = Parameters._fields[: Parameters._fields.index("v_min")]

@@ -147,7 +147,7 @@ class Forward(torch.autograd.Function):
         kept = ("peak",) * call.peak + ("checkpoints",)
         found = dict(zip((*call.results, *kept), results, strict=False))
         if "total" in names:
-            found["total"] = found["count"].double().flatten(1).sum(1)
+            found["total"] = found["count"].double().reshape(info.batch_size, -1).sum(1)
         outputs, dims = [], []
         for name in (*names, *kept):
             if name not in found:

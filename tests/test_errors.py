@@ -388,6 +388,7 @@ def test_stateful_layers() -> None:
 
 
 BETA, MEMBRANE = _ops.FIRST_PARAMETER, 0
+OUTPUTS = _ops.OUTPUTS
 # Tensors by their slots, numbers by their names.
 Change = dict[Any, Any]
 RAW_CALLS: list[tuple[str, Change, str]] = [
@@ -407,10 +408,13 @@ RAW_CALLS: list[tuple[str, Change, str]] = [
     ("reset", {"reset": 3}, "unknown reset 3"),
     ("refractory", {"refractory": -1}, "refractory must be at least 0"),
     ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
-    ("state it has not", {"asked": 256}, "a final state that the neuron does not have"),
-    ("checkpoints", {"asked": 2048}, "checkpoint_every must be above 0"),
-    ("bits", {"asked": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
-    ("bits, to zero", {"asked": 4096, "reset": 1}, "bits do not hold the membrane"),
+    ("state it has not", {"asked": OUTPUTS["current"]}, "a final state that the neuron does not have"),
+    ("checkpoints", {"asked": OUTPUTS["checkpoints"]}, "checkpoint_every must be above 0"),
+    ("bits", {"asked": OUTPUTS["bits"], "traits": 8}, "bits are for neurons with a membrane only"),
+    ("bits, to zero", {"asked": OUTPUTS["bits"], "reset": 1}, "bits do not hold the membrane"),
+    ("bits, a floor", {"asked": OUTPUTS["bits"], "traits": _ops.FLOORED}, "where a floor held"),
+    ("no largest", {"asked": OUTPUTS["trace_max"], "x": X[:0]}, "the largest of no membranes"),
+    ("no step", {"asked": OUTPUTS["peak"]}, "the step of the largest goes with it"),
 ]
 
 
@@ -428,7 +432,7 @@ def test_raw_operators_keep_their_hands_off_other_memory(change: Change, message
 
 @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
 @pytest.mark.parametrize(
-    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 10 entries, got 9")]
+    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 11 entries, got 10")]
 )
 def test_short_lists(name: str, place: int, message: str) -> None:
     arguments: list[Any] = [*raw_arguments(X)]

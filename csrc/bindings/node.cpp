@@ -7,6 +7,7 @@
 // was built with. Beside another, under torch.compile, which traces Python, and under torch.func, the Python
 // functions work. The tests run both.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -212,7 +213,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
         const Tensor of_each = of_each_neuron(grads[i], x, time_dim, steps);
         Tensor& of_count =
             arrived[kOfCount];  // the results are in order, and so it is there, if it is at all
-        of_count = of_count.defined() ? of_count + of_each : of_each;
+        of_count = of_count.defined() ? at::add(of_count, of_each) : of_each;
       }
     }
     bool any = false;
