@@ -66,7 +66,7 @@ NEURONS: dict[str, dict[str, Any]] = {
     "refractory adaptive": {"refractory": 2, **ADAPTIVE},
     "floor": {"v_min": True},
     "floor zero": {"v_min": True, "reset": "zero", "v_reset": True, "detach_reset": True},
-    "floor none rest": {"v_min": True, "reset": "none", "rest": 0.25},
+    "floor none rest": {"v_min": True, "reset": "none", "rest": -0.25},
     "floor delayed": {"v_min": True, "delay_reset": True, "detach_reset": True, "strict": True},
     "floor delayed zero": {
         "v_min": True,
@@ -297,6 +297,7 @@ def test_at_the_very_threshold(neuron: str, strict: bool) -> None:
         "alpha": 0.5,
         "kappa": 0.5,
         "rho": 0.5,
+        "v_min": -0.25,
     }
     case.parameters |= {name: torch.full((1031,), values[name]) for name in case.parameters}
     case.states |= {name: (2 * state).round() / 2 for name, state in case.states.items()}
@@ -319,6 +320,7 @@ KINDS = [
     "delayed zero",
     "rest, zero to a value",
     "refractory adaptive",
+    "floor delayed zero",
     "everything",
 ]
 
