@@ -82,7 +82,10 @@ def test_commands_of_make_are_there() -> None:
 def test_files_that_the_texts_name_are_there() -> None:
     for page in TEXTS:
         for name in re.findall(
-            r"`((?:tests|bench|csrc|lif_cuda|docs|examples|tools)/[\w/.]+\.\w+)", page.read_text(encoding="utf-8")
+            r"`((?:tests|bench|csrc|lif_cuda|docs|examples|tools)/[\w/.]+\.\w+)",
+            page.read_text(encoding="utf-8"),
         ):
-            beside = (ROOT / name).is_file() or (name.startswith("lif_cuda/_kernels") and name.endswith(".so"))
+            beside = (ROOT / name).is_file() or (
+                name.startswith("lif_cuda/_kernels") and name.endswith(".so")
+            )
             assert beside, f"{page.name}: {name}"
