@@ -39,7 +39,6 @@ template <typename Kind>
   return name == kAlpha                   ? kind.synapse
          : name == kKappa || name == kRho ? kind.adaptive
          : name == kResetTo               ? kind.reset == Reset::zero
-         : name == kGain                  ? std::is_same_v<Kind, AnyMember>
                                           : true;
 }
 
@@ -141,7 +140,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
         if (tile.grad_before.data != nullptr) {
           before_reset = {true, load(tile.grad_before.at(j, i + lane))};
         }
-        if (kAny && tile.by_gain) {
+        if (kLearn && tile.by_gain) {
           const V x = load(tile.x.at(j, i + lane));
           input = {true, kind.synapse ? synapse(own[k].alpha, was[k].before.of[kCurrent], x) : x};
         }
@@ -186,11 +185,11 @@ bool learns(const Backward<T>& args) {
 }
 
 // What a compiled member has no kernel for: bits in place of u, the time of the first spike, the largest
-// membrane or their mean, a gain that learns.
+// membrane or their mean.
 template <typename T>
 bool is_general(const Backward<T>& args) {
   return args.bits != nullptr || args.grad_first.data != nullptr || args.grad_trace_max.data != nullptr ||
-         args.grad_trace_mean.data != nullptr || args.grad_parameter[kGain] != nullptr;
+         args.grad_trace_mean.data != nullptr;
 }
 
 template <typename T>
