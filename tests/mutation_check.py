@@ -216,7 +216,10 @@ def caught(mutation: Mutation) -> str | None:
         if not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")]
+            tests = [
+                f"tests/test_{name}.py"
+                for name in ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")
+            ]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

@@ -114,9 +114,7 @@ def test_as_torch_takes_it_of_the_trace(output: Any, steps: int) -> None:
 
 def test_the_gradient_of_the_largest_goes_to_the_step_that_reached_it_first() -> None:
     """As of torch.max, where several reach it, and where all of them are minus infinity."""
-    x = torch.tensor(
-        [[0.0, 1.0, 3.0, -2.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 2.0, 0.0]]
-    ).requires_grad_()
+    x = torch.tensor([[0.0, 1.0, 3.0, -2.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 2.0, 0.0]]).requires_grad_()
     out, _ = functional.li(x, 0.0, output="max")
     (of_mine,) = torch.autograd.grad(out.sum(), x)
     largest, at = x.max(0)
