@@ -2,6 +2,7 @@
 
 from . import _fake as _fake
 from . import functional, models, surrogate
+from ._convert import Conversion, convert, convert_state_dict
 from ._module import reset_states
 from ._state import NeuronState
 from .decay import decay_of
@@ -15,9 +16,12 @@ __all__ = [
     "IF",
     "LIF",
     "AdaptiveLIF",
+    "Conversion",
     "CurrentLIF",
     "NeuronState",
     "ReferenceLIF",
+    "convert",
+    "convert_state_dict",
     "decay_of",
     "functional",
     "keep_memory",
