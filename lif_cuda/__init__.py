@@ -9,6 +9,7 @@ from .decay import decay_of
 from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
 from .memory import keep_memory
 from .reference import ReferenceLIF
+from .time_distributed import TimeDistributed
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "CurrentLIF",
     "NeuronState",
     "ReferenceLIF",
+    "TimeDistributed",
     "convert",
     "convert_state_dict",
     "decay_of",
