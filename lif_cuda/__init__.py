@@ -1,7 +1,7 @@
 """Fused leaky integrate-and-fire layers for PyTorch, on CPU and CUDA."""
 
 from . import _fake as _fake
-from . import functional, models, surrogate
+from . import encoding, functional, models, surrogate
 from ._convert import Conversion, convert, convert_state_dict
 from ._module import reset_states
 from ._state import NeuronState
@@ -25,6 +25,7 @@ __all__ = [
     "convert",
     "convert_state_dict",
     "decay_of",
+    "encoding",
     "functional",
     "keep_memory",
     "models",
