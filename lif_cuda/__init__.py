@@ -4,6 +4,7 @@ from . import _fake as _fake
 from . import encoding, functional, models, surrogate
 from ._convert import Conversion, convert, convert_state_dict
 from ._module import reset_states
+from ._nir import from_nir, to_nir
 from ._state import NeuronState
 from .decay import decay_of
 from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
@@ -26,9 +27,11 @@ __all__ = [
     "convert_state_dict",
     "decay_of",
     "encoding",
+    "from_nir",
     "functional",
     "keep_memory",
     "models",
     "reset_states",
     "surrogate",
+    "to_nir",
 ]
