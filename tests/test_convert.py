@@ -351,6 +351,13 @@ def test_a_checkpoint_of_another_neuron() -> None:
     graded = wide | {"0.threshold": torch.ones(()), "0.graded_spikes_factor": torch.tensor(2.0)}
     with pytest.raises(ValueError, match="graded_spikes_factor"):
         convert_state_dict(graded, leaky)
+    other = wide | {"0.threshold": torch.ones(()), "0.reset_mechanism_val": torch.tensor(1)}
+    with pytest.raises(ValueError, match="it resets to 'subtract', and that which was saved to 'zero'"):
+        convert_state_dict(other, leaky)
+    with pytest.raises(ValueError, match="it has no _extra_state, beta_values; what was saved after convert"):
+        convert_state_dict(leaky.state_dict(), leaky)
+    with pytest.raises(TypeError, match="state must be a tensor"):
+        leaky[0].run(torch.zeros(2, 3, 4), (torch.zeros(3, 4),))
 
 
 # Conventions of each library.
@@ -480,6 +487,22 @@ def test_norse_over_time_and_at_rest_elsewhere() -> None:
     first, middle = layer(x[:5])
     second, _ = layer(x[5:], middle)
     torch.testing.assert_close(torch.cat([first, second]), theirs)
+
+
+def test_norse_neurons_that_differ() -> None:
+    needs("Norse")
+    import norse.torch as norse
+
+    p = norse.LIFParameters(
+        tau_mem_inv=torch.linspace(100, 500, 7),
+        tau_syn_inv=torch.linspace(200, 400, 7),
+        v_th=torch.linspace(0.5, 1, 7),
+    )
+    x = 5 * torch.randn(12, 3, 7)
+    layer = convert(norse.LIF(p))
+    out, state = layer(x)
+    torch.testing.assert_close(out, norse.LIF(p)(x)[0])
+    assert out.mean() > 0.02 and {tensor.dtype for tensor in layer.buffers()} == {torch.float32}
 
 
 def test_sinabs_resets_and_squeezes_as_it_does() -> None:

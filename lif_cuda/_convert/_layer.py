@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import _saved
 from .._bounds import BOUNDS
+from .._kept_state import checked_start
 from .._parameters import Parameters
 from .._state import NeuronState
 from ..layers import LIF
@@ -54,8 +55,8 @@ class Converted(LIF):
         """
         raise NotImplementedError
 
-    # Entries that are no parameters: states, and what is said in options here.
-    passed_over: ClassVar[frozenset[str]] = frozenset()
+    # The names of those entries, states and what is an option here among them.
+    entries: ClassVar[frozenset[str]] = frozenset()
 
     def translated(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Entries of the library's state_dict, as this layer's own.
@@ -63,6 +64,9 @@ class Converted(LIF):
         Raises:
             NoEqualError: they are not those of the neuron in whose place the layer stands.
         """
+        unknown = sorted(entries.keys() - self.entries)
+        if unknown:
+            raise NoEqualError(f"it has no {', '.join(unknown)}; what was saved after convert loads as it is")
         values = self.read(entries)
         numbers = self._numbers
         found: dict[str, Tensor] = {}
@@ -99,9 +103,8 @@ class Converted(LIF):
 
     def _start(self, state: Tensor | NeuronState | None) -> None:
         """Start from this state, with its history; an empty tensor stands for zeros."""
-        if isinstance(state, Tensor):
-            state = NeuronState(state)
-        self._kept.reset(None if state is None or state.membrane.shape == (0,) else state)
+        start = checked_start(state)
+        self._kept.reset(None if start is None or start.membrane.shape == (0,) else start)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,12 @@ def _number(name: str, value: Any) -> float:
     return float(found)
 
 
+def _value(exact: Tensor) -> Value:
+    """A number as exact as it is; what differs between neurons in the dtype of a layer's parameters."""
+    used = exact if exact.numel() == 1 else exact.to(torch.get_default_dtype())
+    return Value(used, used)
+
+
 def _checked(module: Any) -> Any:
     """Its parameters, or raise where they learn: they are in no module, and an optimizer could not follow."""
     for name in module.p._fields:
@@ -111,23 +117,21 @@ def _recipe(module: Any, *, series: bool, synapse: bool, fires: bool) -> Recipe:
     p = _checked(module)
     if series and module.record_states:
         raise NoEqualError("record_states: ask a layer of lif_cuda for output=('spikes', 'trace') instead")
-    beta = 1 - module.dt * tensor(p.tau_mem_inv)
-    values = {"beta": Value(beta, beta)}
+    values = {"beta": _value(1 - module.dt * tensor(p.tau_mem_inv))}
     rest = _number("v_leak", p.v_leak)
     options: dict[str, Any] = {"decay_input": True, "rest": rest}
     if synapse:
-        alpha = 1 - module.dt * tensor(p.tau_syn_inv)
-        values["alpha"] = Value(alpha, alpha)
+        values["alpha"] = _value(1 - module.dt * tensor(p.tau_syn_inv))
     for name, value in values.items():
         if not bool(((value.used >= 0) & (value.used <= 1)).all()):
             raise NoEqualError(f"dt is longer than the time constant, so that {name} is outside of [0, 1]")
     if fires:
         options |= {"strict": True, "surrogate": surrogate_of(p.method, _number("alpha", p.alpha))}
-        values["threshold"] = Value(tensor(p.v_th), tensor(p.v_th))
+        values["threshold"] = _value(tensor(p.v_th))
         method = getattr(p, "reset_method", reset.reset_value)
         if method is reset.reset_value:
             options["reset"] = "zero"
-            values["v_reset"] = Value(tensor(p.v_reset), tensor(p.v_reset))
+            values["v_reset"] = _value(tensor(p.v_reset))
         elif method is not reset.reset_subtract:
             raise NoEqualError(f"reset_method {getattr(method, '__name__', method)} has no equal")
     else:

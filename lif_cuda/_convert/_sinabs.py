@@ -27,7 +27,7 @@ class _BareLayer(StatefulLayer):
 class Layer(Converted, _BareLayer):
     """Batch first, spikes alone; the state is kept until ``reset_states``."""
 
-    passed_over = frozenset({"v_mem"})
+    entries = frozenset({"tau_mem", "alpha_mem", "spike_threshold", "v_mem"})
     # StatefulLayer has its own, for its own constructors.
     __deepcopy__ = None
     __repr__ = nn.Module.__repr__

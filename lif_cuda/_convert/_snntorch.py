@@ -23,7 +23,7 @@ class _Neuron(Converted):
 
     init_hidden = False
     returns_states = True
-    passed_over = frozenset({"reset_mechanism_val", "graded_spikes_factor", "mem", "syn"})
+    entries = frozenset({"beta", "threshold", "reset_mechanism_val", "graded_spikes_factor"})
 
     @property
     def reset_mechanism(self) -> str:
@@ -54,6 +54,15 @@ class _Neuron(Converted):
         if given and self.init_hidden:
             raise TypeError("a state must not be passed with init_hidden=True, which keeps it")
         return given
+
+    def translated(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "reset_mechanism_val" in entries:
+            reset = list(SpikingNeuron.reset_dict)[int(entries["reset_mechanism_val"])]
+            if reset != self.options.reset:
+                raise NoEqualError(
+                    f"it resets to {self.options.reset!r}, and that which was saved to {reset!r}"
+                )
+        return super().translated(entries)
 
     @staticmethod
     def read(entries: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -96,7 +105,7 @@ class Leaky(_OfMembrane, _BareLeaky):
 
 
 class Lapicque(_OfMembrane, _BareLapicque):
-    passed_over = _Neuron.passed_over | {"beta"}
+    entries = _Neuron.entries | {"R", "C", "time_step"}
 
     def init_lapicque(self) -> Any:
         return self.reset_mem()
@@ -112,6 +121,8 @@ class Lapicque(_OfMembrane, _BareLapicque):
 
 
 class Synaptic(_Neuron, _BareSynaptic):
+    entries = _Neuron.entries | {"alpha"}
+
     @property
     def syn(self) -> Tensor:
         """The current that is kept; empty before the first step, as there."""

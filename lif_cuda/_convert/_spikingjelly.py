@@ -24,6 +24,7 @@ from ._layer import Converted, NoEqualError, Recipe, Value, entries_of, paramete
 class Node(Converted, base.MemoryModule):
     """Spikes come back alone; the state is kept until ``reset``."""
 
+    entries = frozenset({"w"})
     start = 0.0
 
     def forward(self, x: Tensor) -> Any:
