@@ -179,6 +179,13 @@ EQUALS = (
         scale=0.4,
         exact=True,
     ),
+    Equal(
+        "snnTorch",
+        'snn.Leaky(beta=0.9, reset_mechanism="zero", reset_delay=False)',
+        'LIF(beta=0.9, reset="zero", strict=True, surrogate=surrogate.ATan())',
+        scale=0.4,
+        exact=True,
+    ),
     # Its decay is 1 - 1 / (R * C), not beta: with R = 1 its C is -1 / log(beta).
     Equal(
         "snnTorch",
@@ -254,6 +261,16 @@ EQUALS = (
         "norse.LIFBoxCell(norse.LIFBoxParameters(reset_method=reset.reset_subtract))",
         "LIF(beta=0.9, decay_input=True, strict=True, surrogate=surrogate.SuperSpike(1.0))",
         scale=10.0,
+    ),
+    Equal(
+        "Norse",
+        "norse.LI()",
+        'CurrentLIF(alpha=0.8, beta=0.9, decay_input=True, reset="none", output="trace")',
+    ),
+    Equal(
+        "Norse",
+        "norse.LICell()",
+        'CurrentLIF(alpha=0.8, beta=0.9, decay_input=True, reset="none", output="trace")',
     ),
     Equal(
         "sinabs",
