@@ -194,7 +194,7 @@ def jelly_network(**options: Any) -> nn.Sequential:
 
     return nn.Sequential(
         nn.Linear(5, 7),
-        neuron.ParametricLIFNode(**options),
+        neuron.ParametricLIFNode(init_tau=3.0, **options),
         nn.Linear(7, 3),
         neuron.LIFNode(**options),
     )
@@ -311,7 +311,7 @@ def test_parameters_that_are_stored_otherwise_stay_in_their_place() -> None:
         "snn.Leaky(beta=torch.rand(33), threshold=torch.rand(33) + 0.5)",
         "snn.Synaptic(alpha=0.8, beta=0.9, learn_alpha=True, learn_threshold=True)",
         "snn.Lapicque(R=2.0, C=4.0)",
-        "neuron.ParametricLIFNode()",
+        "neuron.ParametricLIFNode(init_tau=3.0)",
         'neuron.LIFNode(v_reset=-0.5, step_mode="m")',
         "norse.LIFCell()",
         "layers.LIF(tau_mem=10.0)",
