@@ -1,7 +1,7 @@
 """Fused leaky integrate-and-fire layers for PyTorch, on CPU and CUDA."""
 
 from . import _fake as _fake
-from . import encoding, functional, models, surrogate
+from . import encoding, functional, models, plot, surrogate
 from ._convert import Conversion, convert, convert_state_dict
 from ._module import reset_states
 from ._nir import from_nir, to_nir
@@ -31,6 +31,7 @@ __all__ = [
     "functional",
     "keep_memory",
     "models",
+    "plot",
     "reset_states",
     "surrogate",
     "to_nir",

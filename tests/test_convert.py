@@ -420,6 +420,42 @@ def test_snntorch_runs_all_steps_at_once() -> None:
     assert torch.equal(torch.cat([first, second]), found) and torch.equal(last, mem)
 
 
+@pytest.mark.parametrize("theirs", ["snn.Leaky(beta=0.9)", "snn.Synaptic(alpha=0.8, beta=0.9)"])
+def test_snntorch_under_activation_checkpointing(theirs: str) -> None:
+    """A step that is computed once more starts from the state that was passed to it."""
+    needs("snnTorch")
+    from torch.utils.checkpoint import checkpoint
+
+    layer = convert(evaluated("snnTorch", theirs))
+    gradients = []
+    for recomputed in (False, True):
+        x = (2 * torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        state = layer.reset_mem()
+        state = [state] if isinstance(state, Tensor) else [*state]
+        spikes = []
+        for step in x:
+            if recomputed:
+                spike, *state = checkpoint(layer, step, *state, use_reentrant=False)
+            else:
+                spike, *state = layer(step, *state)
+            spikes.append(spike)
+        gradients.append(torch.autograd.grad(torch.stack(spikes).sum(), x)[0])
+    assert torch.equal(*gradients) and gradients[0].abs().min() > 0
+
+
+def test_snntorch_in_a_program() -> None:
+    """What passes its state is exported; what keeps it says why it is not."""
+    needs("snnTorch")
+    layer = convert(evaluated("snnTorch", "snn.Leaky(beta=0.9)"))
+    x, mem = torch.rand(3, 4), torch.rand(3, 4)
+    exported = torch.export.export(layer, (x, mem)).module()
+    for found, expected in zip(exported(x, mem), layer(x, mem), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(layer.mem, layer(x, mem)[1])
+    with pytest.raises(RuntimeError, match="cannot be exported"):
+        torch.export.export(layer, (x,))
+
+
 @pytest.mark.parametrize("step_mode", ["s", "m"])
 def test_spikingjelly_resets_and_detaches_by_its_own_functions(step_mode: str) -> None:
     needs("SpikingJelly")

@@ -14,7 +14,9 @@ from .. import _saved
 from .._bounds import BOUNDS
 from .._kept_state import checked_start
 from .._parameters import Parameters
+from .._settled import Settled
 from .._state import NeuronState
+from .._torch_private import backward_is_running, makes_a_program, transforms_are_active
 from ..layers import LIF
 
 # What nn.Module keeps of hooks. The dicts themselves go over, so that the handles of hooks still work.
@@ -96,10 +98,29 @@ class Converted(LIF):
         Returns:
             As :meth:`lif_cuda.LIF.forward` does.
         """
-        if self.stateful and membrane is not None:
-            self._start(membrane)
-            membrane = None
-        return LIF.forward(self, x, membrane, steps)
+        if not self.stateful or membrane is None:
+            return LIF.forward(self, x, membrane, steps)
+        settled = self._settled if steps is None else self._settled.but(steps=steps)
+        out, after = self._run_from(membrane, x, settled.but(return_state=True))
+        return (out, after) if settled.options.return_state else out
+
+    def _step_from(self, state: Any, current: Tensor) -> tuple[Tensor, Any]:
+        """One step from this state; that after it is kept."""
+        one = self._settled.but(steps=1, time_dim=0, channel_dim=None, output="spikes", return_state=True)
+        spikes, after = self._run_from(state, current, one)
+        return spikes.squeeze(0), after
+
+    def _run_from(self, state: Any, x: Tensor, settled: Settled) -> tuple[Any, Any]:
+        """Run from this state, with its history; an empty tensor stands for zeros.
+
+        Not by way of the state that is kept: a recomputation under activation checkpointing passes its own.
+        """
+        start = checked_start(state)
+        start = None if start is None or start.membrane.shape == (0,) else start
+        out, after = self._lif(x, self._in_use(), start, settled.options, settled)
+        if not (backward_is_running() or makes_a_program() or transforms_are_active()):
+            self._start(after)
+        return out, after
 
     def _start(self, state: Tensor | NeuronState | None) -> None:
         """Start from this state, with its history; an empty tensor stands for zeros."""

@@ -93,9 +93,7 @@ class _OfMembrane(_Neuron):
     """Those whose state is their membrane: ``spk, mem = lif(x, mem)``."""
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
-        if self._given(mem):
-            self._start(mem)
-        spike, after = self.step(input_)
+        spike, after = self._step_from(mem, input_) if self._given(mem) else self.step(input_)
         return (spike, after) if self.returns_states else spike
 
 
@@ -149,8 +147,10 @@ class Synaptic(_Neuron, _BareSynaptic):
             current = self.syn if syn is None else syn
             if membrane.shape == (0,) != current.shape:
                 membrane = torch.zeros_like(current)
-            self._start(NeuronState(membrane, None if current.shape == (0,) else current))
-        spike, after = self.step(input_)
+            start = NeuronState(membrane, None if current.shape == (0,) else current)
+            spike, after = self._step_from(start, input_)
+        else:
+            spike, after = self.step(input_)
         return (spike, after.current, after.membrane) if self.returns_states else spike
 
 
