@@ -274,6 +274,19 @@ class Twice(nn.Module):
         return out
 
 
+class Between(nn.Module):
+    """Two modules, and an operation between them that leaves the memory where it is."""
+
+    def __init__(self, operation: Any) -> None:
+        super().__init__()
+        self.first, self.second = LIF(**SAID), LIF(**SAID)
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.operation(self.first(x)))
+        return out
+
+
 class After(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = super().forward(x) + 1
@@ -293,6 +306,10 @@ def leaky() -> nn.Module:
     [
         (lambda: Adds(), "lif: its input comes from an operation that is no module"),
         (lambda: Twice(), "linear: is called twice"),
+        (lambda: Between(lambda x: x.mul_(2)), "second: its input comes from an operation"),
+        (lambda: Between(lambda x: x.view(12, 3, 2, 3)), "second: its input comes from an operation"),
+        (lambda: Between(lambda x: x.view(12, 3, 2, 3).transpose(2, 3)), "second: its input comes from an"),
+        (lambda: Between(lambda x: x.transpose(0, 1)), "second: its input comes from an operation"),
         (lambda: After(nn.Linear(6, 6)), "it computes something after that"),
         (lambda: nn.Sequential(nn.LayerNorm(6)), "0: NIR has no node for LayerNorm"),
         (lambda: nn.Sequential(TimeDistributed(nn.BatchNorm1d(6))), "0.module: .*BatchNorm1d; fold it"),

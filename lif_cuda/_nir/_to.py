@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import nir
 import numpy as np
@@ -65,6 +65,26 @@ _NODES: dict[type, Callable[[Any, tuple[int, ...]], Any]] = {
 }
 
 
+class _Made(NamedTuple):
+    """A tensor, and the node that made it."""
+
+    name: str
+    tensor: Tensor
+    version: int
+
+    def is_still(self, x: Tensor) -> bool:
+        """Whether x is this tensor, or this with its first two axes as one, and nothing has changed it."""
+        if x.numel() != self.tensor.numel() or x._version != self.version:
+            return False
+        more = x.dim() - self.tensor.dim()
+        wide, narrow = (x, self.tensor) if more > 0 else (self.tensor, x)
+        if abs(more) > 1:
+            return False
+        if more:
+            wide = wide.flatten(0, 1)
+        return wide.shape == narrow.shape and wide.stride() == narrow.stride()
+
+
 class _Tracer:
     """What the modules of a model do on the way from its input to its output."""
 
@@ -73,16 +93,21 @@ class _Tracer:
         self.dt, self.note = dt, note
         self.nodes: dict[str, Any] = {"input": None}
         self.edges: list[tuple[str, str]] = []
-        self.kept: list[Tensor] = []  # so that no memory is used twice
-        self.made: dict[tuple[int, int], str] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        # What each node made, by its memory; all of it stays, so that no memory is used twice.
+        self.made: dict[int, list[_Made]] = {}
         self.folded = False
         self.produced("input", sample)
 
     def produced(self, name: str, tensor: Tensor) -> None:
         """Remember that this node made the tensor."""
-        self.kept.append(tensor)
-        self.made[_key(tensor)] = name
+        self.made.setdefault(tensor.data_ptr(), []).append(_Made(name, tensor, tensor._version))
+
+    def source_of(self, x: Tensor) -> str | None:
+        """The node that made x, as it is or with time folded into the batch; None: some operation did."""
+        for made in reversed(self.made.get(x.data_ptr(), [])):
+            if made.is_still(x):
+                return made.name
+        return None
 
     def features(self, tensor: Tensor) -> tuple[int, ...]:
         """The shape of one step of one sample."""
@@ -98,7 +123,7 @@ class _Tracer:
         out = out[0] if isinstance(out, tuple) else out
         if not isinstance(x, Tensor) or not isinstance(out, Tensor):
             raise ValueError(f"{name}: must take a tensor and return one, with or without a state")
-        source = self.made.get(_key(x))
+        source = self.source_of(x)
         if source is None:
             raise ValueError(
                 f"{name}: its input comes from an operation that is no module (an addition, a pooling "
@@ -150,11 +175,6 @@ class _Tracer:
         return _NODES[type(module)](module, features)
 
 
-def _key(tensor: Tensor) -> tuple[int, int]:
-    """What a tensor and its reshaped views have in common."""
-    return tensor.data_ptr(), tensor.numel()
-
-
 def graph_of(model: nn.Module, sample: Tensor, dt: float, note: bool) -> Any:
     """The graph of a model; ``note``: what NIR cannot say is noted."""
     tracer = _Tracer(sample, dt, note)
@@ -176,7 +196,7 @@ def graph_of(model: nn.Module, sample: Tensor, dt: float, note: bool) -> Any:
         for handle in handles:
             handle.remove()
     out = out[0] if isinstance(out, tuple) else out
-    source = tracer.made.get(_key(out)) if isinstance(out, Tensor) else None
+    source = tracer.source_of(out) if isinstance(out, Tensor) else None
     if source is None:
         raise ValueError("model must return what its last module returns; it computes something after that")
     nodes = {**tracer.nodes, "output": nir.Output({"output": np.array(tracer.features(out))})}
