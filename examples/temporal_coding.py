@@ -50,34 +50,42 @@ class TemporalClassifier(nn.Module):
         self.fc1 = nn.Linear(pixels, hidden)
         self.lif1 = LIF(**options)
         self.fc2 = nn.Linear(hidden, CLASSES)
-        self.lif2 = LIF(**options, output="first_spike")
+        self.lif2 = LIF(**options, output=("first_spike", "spikes"))
         if latency:
             with torch.no_grad():
                 self.fc1.weight *= 4
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Times of the first spikes, [batch, classes], of images [batch, pixels] in [0, 1]."""
+    def forward(self, images: Tensor) -> Any:
+        """``first_spike``, [batch, classes], and ``spikes`` of images [batch, pixels] in [0, 1]."""
         if self.latency:
             pixels = encoding.latency(images, self.steps, threshold=0.01, silent=True)
             spikes = self.lif1(self.fc1(pixels))
         else:
             spikes = self.lif1(self.fc1(images), steps=self.steps)
-        times: Tensor = self.lif2(self.fc2(spikes))
-        return times
+        return self.lif2(self.fc2(spikes))
 
 
-def target_loss(times: Tensor, labels: Tensor, steps: int, early: float = 4.0) -> Tensor:
+def target_loss(out: Any, labels: Tensor, steps: int, early: float = 4.0) -> Tensor:
     """Squared distance to the target times: ``early`` for the right class, the end for the others."""
+    times: Tensor = out.first_spike
     targets = torch.full_like(times, steps).scatter(1, labels.unsqueeze(1), early)
     return nnf.mse_loss(times, targets) / steps
 
 
-def softmax_loss(times: Tensor, labels: Tensor, steps: int, width: float = 4.0) -> Tensor:
+def softmax_loss(out: Any, labels: Tensor, steps: int, width: float = 4.0) -> Tensor:
     """Cross entropy of a softmax over the times; ``width`` in steps."""
-    return nnf.cross_entropy(-times / width, labels)
+    return nnf.cross_entropy(-out.first_spike / width, labels)
 
 
-LOSSES = {"targets": target_loss, "cross-entropy": softmax_loss}
+def snntorch_loss(out: Any, labels: Tensor, steps: int) -> Tensor:
+    """snnTorch's temporal loss, with its own gradient of the first spike's time; to compare with."""
+    from snntorch import functional
+
+    loss: Tensor = functional.ce_temporal_loss()(out.spikes, labels)
+    return loss
+
+
+LOSSES = {"targets": target_loss, "cross-entropy": softmax_loss, "snntorch": snntorch_loss}
 
 
 def train_epoch(
@@ -100,7 +108,7 @@ def train_epoch(
 @torch.no_grad()
 def evaluate(network: TemporalClassifier, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Percent of images answered right, and the mean step of the answer. No spike at all is no answer."""
-    times = torch.cat([network(batch) for batch in images.split(1000)])
+    times = torch.cat([network(batch).first_spike for batch in images.split(1000)])
     first, answers = times.min(1)
     right = (answers == labels) & (first < network.steps)
     return 100 * float(right.double().mean()), float(first.double().mean())
