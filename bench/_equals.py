@@ -105,7 +105,8 @@ def evaluated(library: str, expression: str) -> Any:
     Raises:
         ImportError: the library, or one that it needs, is not installed.
     """
-    return eval(expression, {n: importlib.import_module(module) for n, module in _NAMES[library].items()})
+    names = {"torch": "torch", **_NAMES[library]}
+    return eval(expression, {name: importlib.import_module(module) for name, module in names.items()})
 
 
 # What all neurons of snnTorch have by default, but for their resets.
@@ -175,6 +176,13 @@ EQUALS = (
         "snnTorch",
         "snn.Leaky(beta=0.9, reset_delay=False)",
         "LIF(beta=0.9, strict=True, surrogate=surrogate.ATan())",
+        scale=0.4,
+        exact=True,
+    ),
+    Equal(
+        "snnTorch",
+        'snn.Leaky(beta=0.9, reset_mechanism="zero", reset_delay=False)',
+        'LIF(beta=0.9, reset="zero", strict=True, surrogate=surrogate.ATan())',
         scale=0.4,
         exact=True,
     ),

@@ -51,6 +51,11 @@ def _check_bits(options: CallOptions) -> None:
 def check_with_parameters(options: CallOptions, parameters: Parameters) -> None:
     """Raise unless options and parameters that need each other, or exclude each other, agree."""
     check_together(parameters)
+    if parameters.v_reset is None:
+        raise TypeError(
+            "v_reset must be a number or a tensor, got None; what that is in SpikingJelly is "
+            "reset='subtract', the default, without v_reset"
+        )
     if options.delay_reset and parameters.kappa is not None:
         raise ValueError("kappa must be None with delay_reset: an adaptive threshold resets at once")
     if options.save == "bits":

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 import torch
 from torch import Tensor
 
-from . import _check, _outputs
+from . import _check, _outputs, _words
 from ._outputs import Output
 from ._parameters import LEARNABLE, Parameters
 from .surrogate import FastSigmoid, Surrogate
@@ -198,8 +198,10 @@ def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) ->
                 break
         else:
             known = sorted(sum(groups, ()))
+            ours = _words.ours_for(name)
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = hint if ours is None else f"here it is {ours}"
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}; {hint}")
     return found
 

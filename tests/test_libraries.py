@@ -229,6 +229,8 @@ def test_the_code_of_the_page(library: str, there: str, here: str) -> None:
     results = []
     for code in (there, here):
         scope: dict[str, Any] = {"torch": torch, "x": x.clone().requires_grad_()}
+        if "lif_cuda.convert(" in code:
+            exec(there, scope)  # the network that is converted
         exec(code, scope)
         results.append(scope)
     theirs, ours = results
