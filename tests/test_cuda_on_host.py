@@ -331,7 +331,7 @@ def test_sums_of_partial_gradients(
 
     def gradients(beta: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         beta, threshold = beta.requires_grad_(), threshold.requires_grad_()
-        out = functional.lif(x, beta, threshold, surrogate=ATan()).spikes
+        out = functional.lif(x, beta, threshold, surrogate=ATan())[0]
         return torch.autograd.grad(out, [beta, threshold], grad)
 
     small = torch.full(beta, 0.9, dtype=dtype), torch.full(threshold, 0.5, dtype=dtype)
@@ -339,7 +339,9 @@ def test_sums_of_partial_gradients(
     whole = gradients(*(value.detach().expand(features).clone() for value in small))
     for summed, partial, again in zip(found, whole, gradients(*(v.detach() for v in small)), strict=True):
         exact = partial.double().sum_to_size(summed.shape)
-        bound = torch.finfo(dtype).eps * (1 + partial.double().abs().sum_to_size(summed.shape))
+        # Summed in float64: one rounding in float32, and in float64 as many as a thread has values, and more.
+        rounds = 1 if dtype == torch.float32 else 100
+        bound = rounds * torch.finfo(dtype).eps * (1 + partial.double().abs().sum_to_size(summed.shape))
         assert bool(((summed.double() - exact).abs() <= bound).all())
         assert torch.equal(summed, again)
 
