@@ -12,9 +12,11 @@ from _compile import ROOT
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
-# Their blocks of code are run from first to last, in one namespace. docs/migrating.md has a test of its
-# own, and in docs/export.md `network` and `x` are the reader's.
-RUN_HERE = ["guide.md"]
+# Their blocks of code are run from the first to the last, in one namespace. docs/migrating.md has a test of
+# its own, and in docs/export.md `network` and `x` are the reader's.
+RUN_HERE = ["guide.md", "readouts.md", "encoding.md", "nir.md"]
+# What a page needs beside the package.
+NEEDED = {"encoding.md": "snntorch", "nir.md": "nir"}
 
 
 def blocks(page: Path) -> list[str]:
@@ -50,7 +52,10 @@ def test_the_network_of_the_readme_learns(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("page", RUN_HERE)
-def test_the_code_of_a_page_runs(page: str) -> None:
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page in NEEDED:
+        pytest.importorskip(NEEDED[page], reason="pip install --no-deps -r tests/libraries.txt")
+    monkeypatch.chdir(tmp_path)
     path = ROOT / "docs" / page
     found = blocks(path)
     assert found

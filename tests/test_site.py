@@ -79,7 +79,7 @@ def test_the_api_has_what_the_package_exports(site: Path) -> None:
     from lif_cuda import surrogate
 
     places = Page((site / "api.html").read_text(encoding="utf-8")).places
-    modules = {"functional", "models", "surrogate"}
+    modules = {"encoding", "functional", "models", "plot", "surrogate"}
     for name in set(lif_cuda.__all__) - modules:
         assert f"lif_cuda.{name}" in places, name
     shapes = [value for value in vars(surrogate).values() if isinstance(value, type)]
