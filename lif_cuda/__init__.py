@@ -3,6 +3,8 @@
 from . import _fake as _fake
 from . import functional, models, surrogate
 from ._module import reset_states
+from ._packed import PackedSpikes
+from ._spike_linear import SpikeLinear
 from ._state import NeuronState
 from .decay import decay_of
 from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
@@ -17,7 +19,9 @@ __all__ = [
     "AdaptiveLIF",
     "CurrentLIF",
     "NeuronState",
+    "PackedSpikes",
     "ReferenceLIF",
+    "SpikeLinear",
     "decay_of",
     "functional",
     "keep_memory",

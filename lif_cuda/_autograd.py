@@ -15,7 +15,7 @@ from ._outputs import SERIES
 from ._torch_private import below_autograd, has_tangent
 
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
-NOT_DIFFERENTIABLE = ("total", "silence")
+NOT_DIFFERENTIABLE = ("total", "silence", "packed")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
 

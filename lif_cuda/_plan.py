@@ -177,7 +177,7 @@ def new_plan(
         checked.state_dtype,
         _tensors(checked, parameters, layout),
         as_it_lies,
-        as_it_lies and len(names) == 1 and isinstance(options.output, str),
+        as_it_lies and len(names) == 1 and isinstance(options.output, str) and options.output != "packed",
         every,
         tabled,
         node,
@@ -205,7 +205,10 @@ def _call(checked: Checked, layout: Layout) -> Call:
         + _ops.DECAY_INPUT * options.decay_input
     )
     asked_for = output_names(options.output)
-    asked = [name for name in OUTPUTS if name in asked_for]
+    if "packed" in asked_for:
+        check_packed(checked, layout)
+        asked_for = ("spikes", *asked_for)  # which autograd knows them by
+    asked = [name for name in _ops.OUTPUTS if name in asked_for and name in OUTPUTS]
     names = tuple(checked.states)
     slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(_by_tensor(checked)) if tensor]
@@ -220,6 +223,16 @@ def _call(checked: Checked, layout: Layout) -> Call:
         tuple(slots),
         options.save == "bits",
     )
+
+
+def check_packed(checked: Checked, layout: Layout) -> None:
+    """Raise unless the last axis of spikes can be packed."""
+    last = len(checked.features)
+    if layout.features is not None and layout.features[-1] != last - 1:
+        raise ValueError(
+            "x must have its last axis innermost in memory with output='packed', which packs along it; use "
+            "x.contiguous()"
+        )
 
 
 def _tensors(checked: Checked, parameters: Parameters, layout: Layout) -> tuple[tuple[int, bool | None], ...]:

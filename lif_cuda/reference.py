@@ -17,6 +17,7 @@ from ._call import Checked, check_call
 from ._module import LIFModule
 from ._options import CallOptions, of_call
 from ._outputs import SERIES, output_names, outputs_type
+from ._packed import PackedSpikes
 from ._parameters import Parameters
 from ._settled import Settled
 from ._signature import neuron_function
@@ -126,7 +127,7 @@ def _loop(
     alpha: Any,
     kappa: Any,
     rho: Any,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """All outputs asked for and the final states, by name; the parameters are tensors or None."""
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
     time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
@@ -138,7 +139,7 @@ def _loop(
 
     v, i, b, q = (start(name) for name in NeuronState._fields)
     count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
-    series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
+    series: dict[str, list[Tensor]] = {name: [] for name in SERIES if name != "packed"}
 
     steps = options.steps
     currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps
@@ -189,11 +190,13 @@ def _loop(
             return torch.stack(series[name], time_dim).to(x.dtype)
         return x.new_zeros((*features[:time_dim], 0, *features[time_dim:]))
 
-    found = {name: stacked(name) for name in reversed(series) if name in names}
+    found: dict[str, Any] = {name: stacked(name) for name in reversed(series) if name in names}
     # Divided by a tensor: eager CUDA divides by a number by multiplying with its reciprocal, which rounds
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
+    if "packed" in names:
+        found["packed"] = PackedSpikes.pack(stacked("spikes"))
     if "total" in names:
         found["total"] = (stacked("spikes").detach() != 0).sum()
     return found, {"membrane": v, "current": i, "adaptation": b, "silence": q}

@@ -95,6 +95,10 @@ struct Forward {
 
   // Outputs; null: not wanted.
   Series<T> spikes;
+  // The spikes in place of those above, on the CPU: one bit each, in rows of `packed_neurons` that begin a
+  // word of 64; its strides are of words, and the rows of a time step lie one behind the other.
+  Series<uint64_t> packed;
+  int64_t packed_neurons = 0;
   Series<T> trace;         // the membrane after each step's reset
   Series<T> trace_before;  // and before it
   S* count = nullptr;
