@@ -33,24 +33,23 @@ def check_weight(spikes: PackedSpikes | Tensor, weight: object, bias: object) ->
             f"weight must be [outputs, {spikes.shape[-1]}] for spikes {tuple(spikes.shape)}, got "
             f"{tuple(weight.shape)}"
         )
-    autocast = torch.is_autocast_enabled(weight.device.type)
-    _check_like("weight", weight, spikes, autocast)
+    _check_like("weight", weight, spikes)
     if bias is None:
         return
     if not isinstance(bias, Tensor):
         raise TypeError(f"bias must be a torch.Tensor or None, got {_check.type_name(bias)}")
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [{weight.shape[0]}], got {tuple(bias.shape)}")
-    _check_like("bias", bias, spikes, autocast)
+    _check_like("bias", bias, spikes)
 
 
-def _check_like(name: str, tensor: Tensor, spikes: PackedSpikes | Tensor, autocast: bool) -> None:
+def _check_like(name: str, tensor: Tensor, spikes: PackedSpikes | Tensor) -> None:
     if tensor.device != spikes.device:
         raise ValueError(
             f"{name} must be on the device of the spikes, {spikes.device}, got {tensor.device}; move it with "
             f".to('{spikes.device}')"
         )
-    if tensor.dtype != spikes.dtype and not autocast:
+    if tensor.dtype != spikes.dtype and not torch.is_autocast_enabled(spikes.device.type):
         raise TypeError(
             f"{name} must have the dtype of the spikes, {spikes.dtype}, got {tensor.dtype}; convert the "
             f"spikes with .to({tensor.dtype})"
@@ -93,7 +92,10 @@ def _gradients(ctx: Any, grad: Tensor, of_weight: Any) -> tuple[Tensor | None, .
     _, need_like, need_weight, need_bias = ctx.needs_input_grad
     grad_like = torch.matmul(grad, weight).to(like.dtype) if need_like else None
     grad_weight = of_weight.apply(words, like, grad) if need_weight else None
-    grad_bias = grad.sum(tuple(range(grad.dim() - 1))) if need_bias else None
+    grad_bias = None
+    if need_bias:
+        rows = tuple(range(grad.dim() - 1))
+        grad_bias = grad.sum(rows) if rows else grad  # of no axes torch sums all
     return None, grad_like, grad_weight, grad_bias
 
 
