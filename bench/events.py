@@ -2,10 +2,10 @@
 
     python bench/events.py --threads 2 --out bench/results
 
-The product of spikes [rows, size] with a weight [size, size], forward, and forward with the weight's gradient,
-where spikes come as a tensor of float32, whose packing is in the time, or as bits. Contenders take turns
-(bench/_turns.py); what is told is how many times faster than torch.nn.functional.linear and its backward. The
-spikes' gradient is the same product for both and in no time.
+The product of spikes [rows, size] with a weight [size, size], forward, and with the weight's gradient. Spikes
+come as a tensor of float32, whose packing is in the time, or as bits. Contenders take turns (bench/_turns.py);
+what is told is how many times faster than torch.nn.functional.linear and its backward. The spikes' gradient is
+the same product for all and in no time.
 
 Before anything is timed the results are compared with those of torch.
 """
@@ -41,7 +41,7 @@ def rows_of(size: int, rows: int) -> int:
     return max(64, min(rows, MOST_WORK // size**2))
 
 
-def contenders(rows: int, size: int, rate: float, train: bool) -> dict[str, Callable[[], object]]:
+def contenders(rows: int, size: int, rate: float, train: bool) -> dict[str, Callable[[], Any]]:
     """What is timed: ``dense``, ``events`` and ``packed``, after they were compared.
 
     Raises:
@@ -61,7 +61,7 @@ def contenders(rows: int, size: int, rate: float, train: bool) -> dict[str, Call
 
         return call
 
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "dense": run(nnf.linear, spikes),
         "events": run(spike_linear, spikes),
         "packed": run(spike_linear, packed),
@@ -124,7 +124,8 @@ def figure_of(results: Sequence[dict[str, Any]]) -> Any:
     sizes = sorted({r["size"] for r in results})
     figure = new_figure(
         3.6,
-        "Linears driven by spikes: times faster than the ordinary product\nspikes as float32, packed in the call",
+        "Linears driven by spikes: times faster than the ordinary product\n"
+        "spikes as float32, packed in the call",
         {f"{size} x {size}": colours.get(size, GREY) for size in sizes},
     )
     for axes, way in zip(figure.subplots(1, 2, sharey=True), WAYS, strict=True):

@@ -329,7 +329,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--linear",
         choices=["events", "dense"],
         default="events",
-        help="the SNN's second Linear: one that adds rows for spikes (an ordinary product on CUDA), or nn.Linear",
+        help="the second Linear of the SNN: SpikeLinear (on CUDA an ordinary product), or nn.Linear",
     )
     parser.add_argument("--epochs", type=count, default=10, help="passes over the training images")
     parser.add_argument("--steps", type=count, default=25, help="time steps T of the SNN")

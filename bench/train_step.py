@@ -161,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Contender("no neurons", LIF, _no_neurons, options, device),
     ]
     if options.compile:
-        contenders.append(Contender("compiled", LIF, torch.compile(whole, fullgraph=True), options, device, "events"))
+        contenders.append(
+            Contender("compiled", LIF, torch.compile(whole, fullgraph=True), options, device, "events")
+        )
     rate = verify(contenders, x)
     seconds = measure(contenders, x, labels, options.repeats)
     parts = breakdown(contenders[0], x, labels, options.repeats)
@@ -194,8 +196,9 @@ def verify(contenders: Sequence[Contender], x: Tensor) -> float:
     """Exit unless the spiking contenders compute the same logits; return the firing rate of lif1.
 
     With the same Linears fused and reference must agree to the last bit. Sums of events have another order,
-    the loops run fc2 and fc3 in other pieces, and a compiler may; they round differently, so that a membrane within a rounding of the threshold may
-    fire in one and not in the other: their logits must be near for nearly all images.
+    the loops run fc2 and fc3 in other pieces, and a compiler may; they round differently, so that a membrane
+    within a rounding of the threshold may fire in one and not in the other: their logits must be near for
+    nearly all images.
     """
     logits = {c.name: c.logits(x) for c in contenders}
     if not torch.equal(logits["fused dense"], logits["reference"]):
@@ -212,7 +215,7 @@ def verify(contenders: Sequence[Contender], x: Tensor) -> float:
     model = contenders[0].model
     spikes = model.lif1(model.fc1(x), steps=contenders[0].steps)
     fired = spikes.count() if isinstance(spikes, PackedSpikes) else (spikes != 0).sum()
-    return float(fired) / spikes.numel()
+    return float(fired) / float(spikes.numel())
 
 
 def measure(

@@ -14,11 +14,17 @@ from torch.nn import functional as nnf
 
 from . import _check, _ops
 from ._packed import PackedSpikes, both_mapped, check_spikes
-from ._torch_private import below_autograd, has_tangent, is_distributed, makes_a_program, transforms_are_active
+from ._torch_private import (
+    below_autograd,
+    has_tangent,
+    is_distributed,
+    makes_a_program,
+    transforms_are_active,
+)
 
 NO_FORWARD_MODE = (
-    "spike_linear has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad); use torch.func.jacrev, "
-    "vjp or grad, or torch.nn.functional.linear on spikes.dense()"
+    "spike_linear has no forward-mode derivative (torch.func.jvp, jacfwd, forward_ad); use "
+    "torch.func.jacrev, vjp or grad, or torch.nn.functional.linear on spikes.dense()"
 )
 
 
@@ -181,7 +187,9 @@ class ProductTransformed(torch.autograd.Function):
             y, events = ProductTransformed.apply(words, like, weight, bias)
             return (y, events), (0, None)
         each = [
-            ProductTransformed.apply(words[i], like[i], _sample(weight, in_dims[2], i), _sample(bias, in_dims[3], i))
+            ProductTransformed.apply(
+                words[i], like[i], _sample(weight, in_dims[2], i), _sample(bias, in_dims[3], i)
+            )
             for i in range(size)
         ]
         return (torch.stack([y for y, _ in each]), torch.stack([events for _, events in each])), (0, 0)

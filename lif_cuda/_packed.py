@@ -41,7 +41,8 @@ class PackedSpikes:
     def __init__(self, words: Tensor, like: Tensor) -> None:
         if not isinstance(words, Tensor) or not isinstance(like, Tensor):
             raise TypeError(
-                f"words and like must be tensors, got {_check.type_name(words)} and {_check.type_name(like)}; "
+                f"words and like must be tensors, got {_check.type_name(words)} and "
+                f"{_check.type_name(like)}; "
                 "pack spikes with PackedSpikes.pack(spikes)"
             )
         if words.dtype != torch.int64 or like.dtype not in _check.STATE_DTYPES:
@@ -51,8 +52,9 @@ class PackedSpikes:
             )
         if like.dim() == 0 or words.shape != (*like.shape[:-1], words_of(like.shape[-1])):
             raise ValueError(
-                f"words must be [..., ceil(features / {_ops.SPIKES_OF_WORD})] for spikes [..., features], got "
-                f"{tuple(words.shape)} for {tuple(like.shape)}; pack spikes with PackedSpikes.pack(spikes)"
+                f"words must be [..., ceil(features / {_ops.SPIKES_OF_WORD})] for spikes [..., features], "
+                f"got {tuple(words.shape)} for {tuple(like.shape)}; pack spikes with "
+                "PackedSpikes.pack(spikes)"
             )
         self.words = words
         self.like = like
@@ -292,9 +294,7 @@ class _UnpackTransformed(torch.autograd.Function):
         return _UnpackTransformed.apply(*both_mapped(info.batch_size, in_dims, words, like)), 0
 
 
-def both_mapped(
-    size: int, in_dims: tuple[Any, ...], words: Tensor, like: Tensor
-) -> tuple[Tensor, Tensor]:
+def both_mapped(size: int, in_dims: tuple[Any, ...], words: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Words and what carries their gradient with the mapped axis first."""
     words, like = (
         tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

@@ -39,7 +39,7 @@ class SpikeLinear(nn.Linear):
 
     _tally: Tally | None = None
 
-    def forward(self, input: Tensor | PackedSpikes) -> Tensor:  # noqa: A002 - the name that nn.Linear has
+    def forward(self, input: Tensor | PackedSpikes) -> Tensor:
         y, spikes = _events.spike_linear(input, self.weight, self.bias)
         if self._tally is not None:
             if spikes is None:

@@ -229,11 +229,12 @@ def _run_distributed(
 def spike_linear(spikes: Tensor | PackedSpikes, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear`` for spikes: on the CPU, rows of the weight are added where one is set.
 
-    Nothing is multiplied by a zero, or at all: for each spike ``spikes[..., k] = 1`` the column ``weight[:, k]``
-    is added. The order of a sum is ``0 + bias`` (or 0), then k ascending, each addition rounded once in
-    float32 (float64 for float64; 16-bit results are rounded once, at their end). So the numbers are the same
-    for packed and dense spikes, any number of threads and any processor. The weight's gradient is summed in
-    the same way, over the rows of spikes in their order; the spikes' gradient is an ordinary product.
+    Nothing is multiplied by a zero, or at all: for each spike ``spikes[..., k] = 1`` the column
+    ``weight[:, k]`` is added. The order of a sum is ``0 + bias`` (or 0), then k ascending, each addition
+    rounded once in float32 (float64 for float64; 16-bit results are rounded once, at their end). So the
+    numbers are the same for packed and dense spikes, any number of threads and any processor. The weight's
+    gradient is summed in the same way, over the rows of spikes in their order; the spikes' gradient is an
+    ordinary product.
 
     On CUDA it is ``torch.nn.functional.linear``, of packed spikes after they are unpacked: there the tensor
     cores are faster than any sum of rows but for spikes of 2 to 4 %.

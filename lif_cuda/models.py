@@ -28,8 +28,8 @@ class SNNClassifier(nn.Module):
 
     A third one holds on the CPU (``linear="events"``): a product with spikes is a sum of the rows that they
     are set for, so the first LIF layer writes bits and the second Linear is a
-    :class:`lif_cuda.SpikeLinear`, which adds and multiplies nothing. Its sums have another order than those of
-    ``nn.Linear``, and so other roundings; the parameters are the same.
+    :class:`lif_cuda.SpikeLinear`, which adds and multiplies nothing. Its sums have another order than those
+    of ``nn.Linear``, and so other roundings; the parameters are the same.
 
     With the default sizes it has 269,834 parameters, 512 of them decays.
 

@@ -1,4 +1,4 @@
-"""Products with spikes, against NumPy that adds row by row: each sum in its order, each rounding of its own."""
+"""Products with spikes, against NumPy that adds row by row: each sum in order, each rounding of its own."""
 
 from __future__ import annotations
 
@@ -202,7 +202,9 @@ def test_any_leading_shape(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(y, wanted)
         grad = torch.randn_like(y)
         found = torch.autograd.grad(y, (spikes, weight, bias), grad)
-        for mine, theirs in zip(found, torch.autograd.grad(wanted, (spikes, weight, bias), grad), strict=True):
+        for mine, theirs in zip(
+            found, torch.autograd.grad(wanted, (spikes, weight, bias), grad), strict=True
+        ):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -239,9 +241,7 @@ def test_gradients_of_gradients() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize(
-    "strange", [2.0, -1.0, 0.5, float("nan"), float("inf"), 1 + 2**-20], ids=str
-)
+@pytest.mark.parametrize("strange", [2.0, -1.0, 0.5, float("nan"), float("inf"), 1 + 2**-20], ids=str)
 @pytest.mark.parametrize("at", [(0, 0), (3, 64), (7, 69)], ids=str)
 def test_other_numbers_are_refused(strange: float, at: tuple[int, int]) -> None:
     spikes, weight, bias, _ = drawn(8, 70, 20, 0.3, torch.float32)
@@ -405,8 +405,6 @@ def test_operators_are_registered_as_they_should_be() -> None:
 def test_numpy_counts_in_its_own_way() -> None:
     """The twin itself: where a term is added twice, or out of order, some bit changes."""
     spikes, weight, bias, _ = drawn(40, 200, 30, 0.5, torch.float32)
-    backwards = added(
-        spikes.flip(1), weight.t().flip(0).contiguous(), bias.expand(40, 30).contiguous()
-    )
+    backwards = added(spikes.flip(1), weight.t().flip(0).contiguous(), bias.expand(40, 30).contiguous())
     assert not torch.equal(backwards, twin(spikes, weight, bias))
     assert np.allclose(backwards, twin(spikes, weight, bias), atol=1e-4)

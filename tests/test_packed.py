@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lif_cuda import LIF, AdaptiveLIF, CurrentLIF, NeuronState, PackedSpikes, ReferenceLIF, functional, reference
+from lif_cuda import (
+    LIF,
+    AdaptiveLIF,
+    CurrentLIF,
+    NeuronState,
+    PackedSpikes,
+    ReferenceLIF,
+    functional,
+    reference,
+)
 from lif_cuda.surrogate import ATan
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -79,7 +88,11 @@ def test_indexing_over_time() -> None:
 def test_to() -> None:
     packed = PackedSpikes.pack((torch.rand(6, 70) < 0.4).float())
     assert packed.to("cpu") is packed and packed.to(torch.float32) is packed
-    for half in (packed.to(torch.bfloat16), packed.to(dtype=torch.bfloat16), packed.to("cpu", torch.bfloat16)):
+    for half in (
+        packed.to(torch.bfloat16),
+        packed.to(dtype=torch.bfloat16),
+        packed.to("cpu", torch.bfloat16),
+    ):
         assert half.dtype == torch.bfloat16 and torch.equal(half.dense(), packed.dense().bfloat16())
         assert half.words is packed.words
     assert packed.to("meta").device.type == "meta"
@@ -126,7 +139,11 @@ def outcome(function: Any, output: Any, x: Tensor, state: Any = None, **options:
     several = out if isinstance(output, tuple) else (out,)
     tensors = [one.dense() if isinstance(one, PackedSpikes) else one for one in several]
     finals = [one for one in final if one is not None] if isinstance(final, NeuronState) else [final]
-    loss = sum((t * torch.linspace(-1, 1, t.shape[-1], dtype=t.dtype)).sum() for t in (*tensors, *finals) if t.requires_grad)
+    loss = sum(
+        (t * torch.linspace(-1, 1, t.shape[-1], dtype=t.dtype)).sum()
+        for t in (*tensors, *finals)
+        if t.requires_grad
+    )
     return [t.detach() for t in (*tensors, *finals)] + list(torch.autograd.grad(loss, leaf))
 
 

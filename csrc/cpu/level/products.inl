@@ -9,7 +9,7 @@
 #pragma once
 
 #include "cpu/events.h"
-#include "cpu/level/spike_words.inl"
+#include "cpu/level/events.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -128,8 +128,8 @@ template <int64_t kVectors, typename S>
       }
     }
     for (int64_t v = 0; v < kVectors; v += kPart) {
-      add_dense<kPart>(where, n, tile.rows + first * tile.stride + v * kLanes<S>, tile.stride,
-                       sums + v * kLanes<S>, kWidth);
+      add_dense<kPart>(where, n, tile.rows + first * kWidth + v * kLanes<S>, kWidth, sums + v * kLanes<S>,
+                       kWidth);
     }
   }
   for (int64_t r = 0; r < kDenseRows; ++r) {
@@ -154,7 +154,7 @@ template <int64_t kVectors, typename S>
   for (int64_t v = 0; v < kVectors; ++v) {
     sums[v] = load(from + v * kLanes<S>);
   }
-  add_rows(sums, tile.words + r * tile.words_stride, tile.count, tile.rows, tile.stride);
+  add_listed_rows(sums, tile.words + r * tile.words_stride, tile.count, tile.rows);
   S* const into = whole ? to : buffer;
 #pragma GCC unroll 16
   for (int64_t v = 0; v < kVectors; ++v) {
@@ -255,7 +255,6 @@ void product(const SpikeProduct<T>& args, int64_t begin, int64_t end) {
       constexpr int64_t kWidth = decltype(vectors)::value * kLanes<S>;
       Tile<S> tile;
       tile.words_stride = row_words;
-      tile.stride = kWidth;
       tile.to = args.sums + begin * args.outputs + first;
       tile.to_stride = args.outputs;
       tile.columns = columns;
@@ -298,7 +297,6 @@ void gradient_task(const SpikeGradient<T>& args, int64_t first, int64_t begin, i
     tile.words_stride = column_words;
     tile.from = tile.to = sums;
     tile.from_stride = tile.to_stride = tile.columns = kWidth;
-    tile.stride = kWidth;
     for (int64_t w = 0; w < column_words; w += tile.count) {
       const int64_t m = w * kSpikesOfWord;
       tile.words = args.columns + begin * column_words + w;

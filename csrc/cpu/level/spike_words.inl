@@ -2,10 +2,17 @@
 #pragma once
 
 #include "cpu/level/access.inl"
-#include "cpu/level/events.inl"
+#include "cpu/level/vector.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
+
+constexpr int64_t kSpikesOfWord = 64;
+
+// Words of a row of n spikes.
+[[gnu::always_inline]] inline int64_t spike_words(int64_t n) {
+  return (n + kSpikesOfWord - 1) / kSpikesOfWord;
+}
 
 // One bit of each lane of a comparison.
 template <typename S, typename Compared>
@@ -76,6 +83,19 @@ template <typename T, typename S = StateOf<T>>
     word |= static_cast<uint64_t>(widen(spikes[i]) != S(0)) << i;
   }
   return word;
+}
+
+// A row of spikes that are 0 or not, as words.
+template <typename S>
+void pack_row(uint64_t* __restrict__ words, const S* __restrict__ row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kSpikesOfWord) {
+    const int64_t size = n - i < kSpikesOfWord ? n - i : kSpikesOfWord;
+    uint64_t word = 0;
+    for (int64_t j = 0; j < size; ++j) {
+      word |= static_cast<uint64_t>(row[i + j] != S(0)) << j;
+    }
+    *words++ = word;
+  }
 }
 
 // Write n spikes into the words of rows of `neurons`, from neuron `first` of all rows on. Who writes the
