@@ -2,10 +2,10 @@
 
     python bench/events.py --threads 2 --out bench/results
 
-The product of spikes [rows, size] with a weight [size, size], forward, and with the weight's gradient. Spikes
-come as a tensor of float32, whose packing is in the time, or as bits. Contenders take turns (bench/_turns.py);
-what is told is how many times faster than torch.nn.functional.linear and its backward. The spikes' gradient is
-the same product for all and in no time.
+The product of spikes [rows, size] with a weight [size, size], forward, and with the weight's gradient.
+Spikes come as a tensor of float32, whose packing is in the time, or as bits. Contenders take turns
+(bench/_turns.py); what is told is how many times faster than torch.nn.functional.linear and its backward. The
+spikes' gradient is the same product for all and in no time.
 
 Before anything is timed the results are compared with those of torch.
 """

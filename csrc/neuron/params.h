@@ -95,10 +95,6 @@ struct Forward {
 
   // Outputs; null: not wanted.
   Series<T> spikes;
-  // The spikes in place of those above, on the CPU: one bit each, in rows of `packed_neurons` that begin a
-  // word of 64; its strides are of words, and the rows of a time step lie one behind the other.
-  Series<uint64_t> packed;
-  int64_t packed_neurons = 0;
   Series<T> trace;         // the membrane after each step's reset
   Series<T> trace_before;  // and before it
   S* count = nullptr;
@@ -111,6 +107,10 @@ struct Forward {
   int64_t checkpoint_every = 0;
   uint32_t* bits = nullptr;  // [ceil(T / kStepsOfWord), neurons]
   S window = S(0);           // slope of the surrogate, for the bits
+  // The spikes in place of the series of them, on the CPU: one bit each, in rows of `packed_neurons` that
+  // begin a word of 64; its strides are of words, and the rows of a time step lie one behind the other.
+  Series<uint64_t> packed;
+  int64_t packed_neurons = 0;
 };
 
 template <typename T>
