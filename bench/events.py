@@ -70,8 +70,8 @@ def contenders(rows: int, size: int, rate: float, train: bool) -> dict[str, Call
     for name in ("events", "packed"):
         for mine, theirs in zip(calls[name](), wanted, strict=True):
             # Sums of as many terms, in another order.
-            apart = float((mine - theirs).abs().max())
-            bound = 1e-6 * max(rows, size) ** 0.5 * max(1.0, float(theirs.abs().max()))
+            apart = float((mine - theirs).detach().abs().max())
+            bound = 1e-6 * max(rows, size) ** 0.5 * max(1.0, float(theirs.detach().abs().max()))
             if not apart <= bound:
                 sys.exit(f"error: {name} and dense differ by {apart:.3g} at {rows}, {size}, {rate:.0%}")
     return calls

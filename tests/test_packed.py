@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from family import SeededPick, draw_case
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -186,6 +187,29 @@ def test_packed_of_the_family(options: dict[str, Any], size: int) -> None:
             if output == "packed":
                 for mine, expected in zip(found, wanted, strict=True):
                     assert torch.equal(mine, expected)
+
+
+def packs(seed: int) -> bool:
+    case = draw_case(SeededPick(seed), seed)
+    axes = case.x.dim() + ("steps" in case.options)
+    return case.options.get("time_dim", 0) % axes < axes - 1
+
+
+@pytest.mark.parametrize("seed", [*filter(packs, range(7000, 7120))])
+def test_drawn_calls_pack_their_spikes(seed: int) -> None:
+    """Of the whole family; outputs are poisoned first, as torch fills what it allocates with other numbers."""
+    case = draw_case(SeededPick(seed), seed)
+    state: Any = None
+    if case.states:
+        state = NeuronState(**case.states) if len(case.state_names) > 1 else case.states["membrane"]
+    options = case.parameters | case.options | {"membrane": state, "return_state": False}
+    spikes = functional.lif(case.x, **(options | {"output": "spikes"}))
+    torch.use_deterministic_algorithms(True)
+    try:
+        packed, total = functional.lif(case.x, **(options | {"output": ("packed", "total")}))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(packed.words, bits_of(spikes)) and int(total) == int(packed.count())
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 70), (5, 0, 70), (5, 3, 0), (1, 70), (5, 2, 3, 70)], ids=str)
