@@ -4,6 +4,7 @@ from . import _fake as _fake
 from . import functional, models, surrogate
 from ._module import reset_states
 from ._packed import PackedSpikes
+from ._spike_conv import SpikeConv2d
 from ._spike_linear import SpikeLinear
 from ._state import NeuronState
 from .decay import decay_of
@@ -21,6 +22,7 @@ __all__ = [
     "NeuronState",
     "PackedSpikes",
     "ReferenceLIF",
+    "SpikeConv2d",
     "SpikeLinear",
     "decay_of",
     "functional",

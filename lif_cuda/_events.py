@@ -105,24 +105,24 @@ def _gradients(ctx: Any, grad: Tensor, of_weight: Any) -> tuple[Tensor | None, .
     return None, grad_like, grad_weight, grad_bias
 
 
-def _gradients_of_gradient(ctx: Any, grad: Tensor, product: Any) -> tuple[Tensor | None, ...]:
+def _gradients_of_gradient(ctx: Any, grad: Tensor, function: Any) -> tuple[Tensor | None, ...]:
     """Of words, ``like`` and the incoming gradient, where a weight's gradient is differentiated again."""
     words, like, grad_y = ctx.saved_tensors
     _, need_like, need_grad = ctx.needs_input_grad
     grad_like = torch.matmul(grad_y, grad).to(like.dtype) if need_like else None
-    return None, grad_like, product.apply(words, like, grad, None)[0] if need_grad else None
+    return None, grad_like, function.apply(words, like, grad, None)[0] if need_grad else None
 
 
-def _product(words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def product(words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     with below_autograd():
         y, events = _ops.spike_linear(words, like, weight, bias)
     return y, events
 
 
-def _gradient(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
+def gradient(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
     with below_autograd():
-        gradient: Tensor = _ops.spike_gradient(words, like, grad_y)
-    return gradient
+        of_weight: Tensor = _ops.spike_gradient(words, like, grad_y)
+    return of_weight
 
 
 class Product(torch.autograd.Function):
@@ -132,7 +132,7 @@ class Product(torch.autograd.Function):
     def forward(
         ctx: Any, words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y, events = _product(words, like, weight, bias)
+        y, events = product(words, like, weight, bias)
         ctx.save_for_backward(words, like, weight)
         ctx.mark_non_differentiable(events)
         ctx.set_materialize_grads(False)
@@ -151,7 +151,7 @@ class WeightGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
         ctx.save_for_backward(words, like, grad_y)
-        return _gradient(words, like, grad_y)
+        return gradient(words, like, grad_y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -163,7 +163,7 @@ class ProductTransformed(torch.autograd.Function):
 
     @staticmethod
     def forward(words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _product(words, like, weight, bias)
+        return product(words, like, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -200,7 +200,7 @@ class WeightGradientTransformed(torch.autograd.Function):
 
     @staticmethod
     def forward(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
-        return _gradient(words, like, grad_y)
+        return gradient(words, like, grad_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -230,16 +230,16 @@ def _in_a_graph(words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None
     """The operator ``spike_linear`` under autograd."""
     given = [tensor for tensor in (like, weight, bias) if tensor is not None]
     if not (torch.is_grad_enabled() and any([tensor.requires_grad for tensor in given])):
-        return [*_product(words, like, weight, bias)]
+        return [*product(words, like, weight, bias)]
     return [*Product.apply(words, like, weight, bias)]
 
 
 def _gradient_in_a_graph(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
     """The operator ``spike_gradient`` under autograd."""
     if not (torch.is_grad_enabled() and (like.requires_grad or grad_y.requires_grad)):
-        return _gradient(words, like, grad_y)
-    gradient: Tensor = WeightGradient.apply(words, like, grad_y)
-    return gradient
+        return gradient(words, like, grad_y)
+    of_weight: Tensor = WeightGradient.apply(words, like, grad_y)
+    return of_weight
 
 
 torch.library.impl("lif_cuda::spike_linear", "Autograd", _in_a_graph)

@@ -12,9 +12,7 @@ from torch.utils import _pytree as pytree
 from . import _check, _ops
 from ._torch_private import below_autograd, makes_a_program, transforms_are_active
 
-NOT_SPIKES = (
-    "spikes must be zeros and ones, got other numbers; use nn.Linear (torch.nn.functional.linear) for those"
-)
+NOT_SPIKES = "spikes must be zeros and ones, got other numbers; use nn.Linear (or nn.Conv2d) for those"
 
 
 def words_of(neurons: int) -> int:
@@ -210,7 +208,7 @@ torch.library.impl("lif_cuda::spike_pack", "CUDA", _pack_with_torch)
 torch.library.impl("lif_cuda::spike_unpack", "CUDA", _unpack_with_torch)
 
 
-def _packed_words(spikes: Tensor) -> Tensor:
+def pack_words(spikes: Tensor) -> Tensor:
     try:
         words: Tensor = _ops.spike_pack(spikes)
     except RuntimeError as error:
@@ -225,7 +223,7 @@ class _Pack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, spikes: Tensor) -> tuple[Tensor, Tensor]:
-        words = _packed_words(spikes)
+        words = pack_words(spikes)
         ctx.mark_non_differentiable(words)
         ctx.set_materialize_grads(False)
         return words, without_memory(spikes.shape, spikes.dtype, spikes.device)
@@ -240,7 +238,7 @@ class _PackTransformed(torch.autograd.Function):
 
     @staticmethod
     def forward(spikes: Tensor) -> tuple[Tensor, Tensor]:
-        return _packed_words(spikes), without_memory(spikes.shape, spikes.dtype, spikes.device)
+        return pack_words(spikes), without_memory(spikes.shape, spikes.dtype, spikes.device)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

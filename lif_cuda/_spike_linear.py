@@ -47,3 +47,8 @@ class SpikeLinear(nn.Linear):
                 spikes = (dense != 0).sum()
             self._tally.add(spikes)
         return y
+
+    @property
+    def fan_out(self) -> int:
+        """Additions for a spike."""
+        return self.out_features

@@ -50,7 +50,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from ._check import type_name
+from ._spike_conv import SpikeConv2d
 from ._spike_linear import SpikeLinear, Tally
+
+_Counted = SpikeLinear | SpikeConv2d
 
 MACS_PER_AC = 1 / 5
 
@@ -119,17 +122,17 @@ class Executed:
 
 
 class Additions:
-    """The additions of the :class:`lif_cuda.SpikeLinear` layers of a module, by name, while they run."""
+    """The additions of the layers of a module that add for spikes, by name, while they run."""
 
-    def __init__(self, layers: dict[str, SpikeLinear]) -> None:
+    def __init__(self, layers: dict[str, _Counted]) -> None:
         self._layers = layers
         self._tallies = {name: Tally() for name in layers}
 
     def by_layer(self) -> dict[str, int]:
-        """So far: for each spike that entered a layer, one for each of its outputs."""
-        return {
-            name: tally.spikes() * self._layers[name].out_features for name, tally in self._tallies.items()
-        }
+        """So far: for each spike that entered a layer, one for each of its outputs; of a convolution, for each
+        time that a spike lay under the kernel, one for each channel.
+        """
+        return {name: tally.spikes() * self._layers[name].fan_out for name, tally in self._tallies.items()}
 
     def total(self) -> int:
         """Of all layers together."""
@@ -138,10 +141,12 @@ class Additions:
 
 @contextmanager
 def count_additions(module: nn.Module) -> Iterator[Additions]:
-    """While open, count the additions that the :class:`lif_cuda.SpikeLinear` layers of ``module`` do forward.
+    """While open, count the additions that the :class:`lif_cuda.SpikeLinear` and :class:`lif_cuda.SpikeConv2d`
+    layers of ``module`` do forward.
 
-    On the CPU the kernels count the spikes that they read anyway; on CUDA, where an ordinary product runs,
-    what is counted is the additions that it stands for, by one more pass over the spikes.
+    On the CPU the kernels count the spikes that they read anyway. On CUDA an ordinary product runs; of a
+    ``SpikeLinear`` the additions that it stands for are counted, by one more pass over the spikes, and of a
+    convolution none.
 
     Raises:
         TypeError: ``module`` is no ``nn.Module``.
@@ -149,7 +154,7 @@ def count_additions(module: nn.Module) -> Iterator[Additions]:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type_name(module)}")
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, SpikeLinear)}
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Counted)}
     for name, layer in layers.items():
         if layer._tally is not None:
             raise RuntimeError(f"the additions of {name or 'module'} are being counted already")
