@@ -129,8 +129,8 @@ class Additions:
         self._tallies = {name: Tally() for name in layers}
 
     def by_layer(self) -> dict[str, int]:
-        """So far: for each spike that entered a layer, one for each of its outputs; of a convolution, for each
-        time that a spike lay under the kernel, one for each channel.
+        """So far: for each spike that entered a layer, one for each of its outputs; of a convolution, one for
+        each channel and each time that a spike lay under the kernel.
         """
         return {name: tally.spikes() * self._layers[name].fan_out for name, tally in self._tallies.items()}
 
