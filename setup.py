@@ -56,8 +56,9 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
         [
             "csrc/bindings/schema.cpp",
             "csrc/bindings/ops_cpu.cpp",
+            "csrc/bindings/events_cpu.cpp",
             # The longest first, so that no core waits for the last.
-            *(f"csrc/cpu/{way}_{level}.cpp" for way in ("backward", "forward") for level in simd),
+            *(f"csrc/cpu/{way}_{level}.cpp" for way in ("backward", "forward", "events") for level in simd),
         ],
         define_macros=[target],
         extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},

@@ -5,6 +5,9 @@ from . import encoding, functional, models, plot, surrogate
 from ._convert import Conversion, convert, convert_state_dict
 from ._module import reset_states
 from ._nir import from_nir, to_nir
+from ._packed import PackedSpikes
+from ._spike_conv import SpikeConv2d
+from ._spike_linear import SpikeLinear
 from ._state import NeuronState
 from .decay import decay_of
 from .layers import IF, LI, LIF, AdaptiveLIF, CurrentLIF
@@ -22,7 +25,10 @@ __all__ = [
     "Conversion",
     "CurrentLIF",
     "NeuronState",
+    "PackedSpikes",
     "ReferenceLIF",
+    "SpikeConv2d",
+    "SpikeLinear",
     "TimeDistributed",
     "convert",
     "convert_state_dict",

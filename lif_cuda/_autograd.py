@@ -19,7 +19,7 @@ from ._torch_private import below_autograd, has_tangent
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
 # That of the total is a part of that of each neuron's count, and has no slot of its own.
 _PLACES["total"] = TOTAL
-NOT_DIFFERENTIABLE = ("silence",)
+NOT_DIFFERENTIABLE = ("silence", "packed")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
 

@@ -80,6 +80,11 @@ def check_call(
     if settled is None:
         options = _agreement.check_options(options)
     x, time_dim, features = check_input(x, options.steps, options.time_dim)
+    if "packed" in options.output and time_dim == len(features):
+        raise ValueError(
+            "output='packed' packs spikes along their last axis, which must not be time: x must be "
+            f"[..., T, ..., features], got time_dim {time_dim} of {len(features) + 1} axes"
+        )
     channel_dim = check_channel_dim(options.channel_dim, x, options.steps, time_dim)
     if settled is None:
         _agreement.check_with_parameters(options, parameters)

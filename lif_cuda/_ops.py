@@ -21,6 +21,7 @@ _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 # What lif_forward returns, in this order; the states are those of NeuronState.
 OUTPUTS = {
     "spikes": 1,
+    "packed": 65536,
     "count": 2,
     "rate": 4,
     "first_spike": 8,
@@ -75,6 +76,8 @@ INTS = (
 FLOATS = (*PARAMETERS, "rest", "slope", "scale")
 # Time steps in a word of the bits.
 STEPS_OF_WORD = 16
+# Spikes in a word of those that are packed.
+SPIKES_OF_WORD = 64
 # The gradients that lif_backward returns, bit i for the i-th.
 WANTED = ("x", "membrane", "current", "adaptation", *LEARNABLE)
 # Traits that set a neuron apart from the plain one.
@@ -111,6 +114,10 @@ HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default
 lif = torch.ops.lif_cuda.lif.default
+spike_pack = torch.ops.lif_cuda.spike_pack.default
+spike_unpack = torch.ops.lif_cuda.spike_unpack.default
+spike_linear = torch.ops.lif_cuda.spike_linear.default
+spike_gradient = torch.ops.lif_cuda.spike_gradient.default
 
 
 def check_device(x: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import _check
 
-OutputName = Literal[
+TensorName = Literal[
     "spikes",
     "count",
     "rate",
@@ -23,13 +23,14 @@ OutputName = Literal[
     "trace_mean",
     "trace_last",
 ]
+OutputName = TensorName | Literal["packed"]
 Output = OutputName | tuple[OutputName, ...]
 
-OUTPUTS: tuple[str, ...] = get_args(OutputName)
+OUTPUTS: tuple[str, ...] = (*get_args(TensorName), "packed")
 # What a leaky integrator returns of its T steps.
 Readout = Literal["trace", "last", "max", "mean"]
 # Those with a time axis.
-SERIES = ("spikes", "trace", "trace_before_reset")
+SERIES = ("spikes", "packed", "trace", "trace_before_reset")
 
 
 def output_names(output: Output) -> tuple[str, ...]:
@@ -50,6 +51,10 @@ def check_output(name: str, value: Any) -> Any:
         _check.check_choice(name, one, OUTPUTS)
     if len(set(value)) < len(value):
         raise ValueError(f"{name} must name each output once, got {value!r}")
+    if "spikes" in value and "packed" in value:
+        raise ValueError(
+            f"{name} must name 'spikes' or 'packed', got {value!r}; take the spikes from packed.dense()"
+        )
     return value
 
 

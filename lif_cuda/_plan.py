@@ -182,6 +182,7 @@ def new_plan(
         as_it_lies
         and len(names) == 1
         and isinstance(options.output, str)
+        and options.output != "packed"
         and (options.output != "trace_last" or not options.return_state),
         call.bits or FLOOR in call.slots,
         every,
@@ -212,7 +213,10 @@ def _call(checked: Checked, layout: Layout) -> Call:
         + _ops.FLOORED * (parameters.v_min is not None)
     )
     asked_for = output_names(options.output)
-    asked = [name for name in OUTPUTS if name in asked_for and name != "trace_last"]
+    if "packed" in asked_for:
+        check_packed(checked, layout)
+        asked_for = ("spikes", *asked_for)  # which autograd knows them by
+    asked = [name for name in _ops.OUTPUTS if name in asked_for and name in OUTPUTS]
     names = tuple(checked.states)
     slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(_by_tensor(checked)) if tensor]
@@ -229,6 +233,16 @@ def _call(checked: Checked, layout: Layout) -> Call:
         options.save == "bits",
         "trace_max" in asked,
     )
+
+
+def check_packed(checked: Checked, layout: Layout) -> None:
+    """Raise unless the last axis of spikes can be packed."""
+    last = len(checked.features)
+    if layout.features is not None and layout.features[-1] != last - 1:
+        raise ValueError(
+            "x must have its last axis innermost in memory with output='packed', which packs along it; use "
+            "x.contiguous()"
+        )
 
 
 def _tensors(checked: Checked, parameters: Parameters, layout: Layout) -> tuple[tuple[int, bool | None], ...]:

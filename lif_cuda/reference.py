@@ -17,6 +17,7 @@ from ._call import Checked, check_call
 from ._module import LIFModule
 from ._options import CallOptions, of_call
 from ._outputs import SERIES, output_names, outputs_type
+from ._packed import PackedSpikes
 from ._parameters import Parameters
 from ._settled import Settled
 from ._signature import neuron_function
@@ -127,7 +128,7 @@ def _loop(
     kappa: Any,
     rho: Any,
     v_min: Any,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """All outputs asked for and the final states, by name; the parameters are tensors or None."""
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
     time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
@@ -141,7 +142,7 @@ def _loop(
     v, i, b, q = (start(name) for name in NeuronState._fields)
     count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
     sum_v, top = torch.zeros_like(v), torch.full_like(v, -torch.inf)
-    series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
+    series: dict[str, list[Tensor]] = {name: [] for name in SERIES if name != "packed"}
 
     steps = options.steps
     currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps
@@ -200,12 +201,14 @@ def _loop(
             return torch.stack(series[name], time_dim).to(x.dtype)
         return x.new_zeros((*features[:time_dim], 0, *features[time_dim:]))
 
-    found = {name: stacked(name) for name in reversed(series) if name in names}
+    found: dict[str, Any] = {name: stacked(name) for name in reversed(series) if name in names}
     # Divided by a tensor: eager CUDA divides by a number by multiplying with its reciprocal, which rounds
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
     found |= {"trace_max": top, "trace_mean": sum_v / length, "trace_last": v.clone()}
+    if "packed" in names:
+        found["packed"] = PackedSpikes.pack(stacked("spikes"))
     # After the rate, so that its gradient meets that of the count first, as in the kernels.
     if "total" in names:
         found["total"] = count.double().sum()

@@ -46,6 +46,10 @@ VECTOR, WORKSPACE, CPU_ACCESS, CPU_READOUT, STRIP, CPU_COLUMN, CPU_SLOPES = (
     f"csrc/cpu/level/{name}.inl"
     for name in ("vector", "workspace", "access", "readout", "strip", "column", "slopes")
 )
+EVENTS, PRODUCTS, SPIKE_WORDS = (
+    f"csrc/cpu/level/{name}.inl" for name in ("events", "products", "spike_words")
+)
+DISPATCH = "csrc/cpu/dispatch.h"
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900
@@ -127,6 +131,16 @@ MUTATIONS = [
     Mutation("plain: slopes of another shape", RECOMPUTE, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
     Mutation("plain: entered the tile, not the step", BACK, "v = load_group(tile.entered.at(j, i));", "v = load_group(tile.entered.at(0, i));"),
     Mutation("plain: streams where it cannot", PLAIN, "bool collide = reinterpret_cast<uintptr_t>(spikes) % kLine != 0;", "bool collide = false;"),
+    Mutation("events: the last tile's sums", PRODUCTS, "        tile.from = tile.to;\n", ""),
+    Mutation("events: minus zero", PRODUCTS, "start[n] = add(S(0), widen(args.bias[first + n]));", "start[n] = widen(args.bias[first + n]);"),
+    Mutation("events: dense rows of silence", PRODUCTS, "static_cast<Where<S>>(uint64_t{0} - set);", "static_cast<Where<S>>(set - 1);"),
+    Mutation("events: columns of a panel's end", PRODUCTS, "    copy_row(to, buffer, tile.columns);\n", "    copy_row(to, buffer, tile.columns - 1);\n"),
+    Mutation("events: gradients from a task's first input", PRODUCTS, "tile.words = args.columns + begin * column_words + w;", "tile.words = args.columns + w;"),
+    Mutation("events: no more spikes than are listed at once", EVENTS, "listed += spikes;", "listed += spikes < kListedAtOnce ? spikes : kListedAtOnce;"),
+    Mutation("events: other numbers are spikes", SPIKE_WORDS, "strange |= fired & (value != one);", "static_cast<void>(one);"),
+    Mutation("events: the first spikes of a word", SPIKE_WORDS, "word = at == 0 ? bits : word | bits;", "word = bits;"),
+    Mutation("events: tasks share words", DISPATCH, ": args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;", ": 64;"),
+    Mutation("events: bits behind the last spike", SPIKE_WORDS, "return -1;", "continue;"),
     Mutation("cuda: lost tail", WIDE_FORWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: lost tail, backward", WIDE_BACKWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: a load too few", AHEAD, "if (left - j > kSteps) {", "if (left - j > kSteps + 1) {"),
@@ -170,8 +184,8 @@ def build_cpu(folder: Path) -> None:
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
     levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
-    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward") for level in levels]
-    sources += ["bindings/schema", "bindings/ops_cpu"]
+    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward", "events") for level in levels]
+    sources += ["bindings/schema", "bindings/ops_cpu", "bindings/events_cpu"]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",
@@ -216,10 +230,9 @@ def caught(mutation: Mutation) -> str | None:
         if not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = [
-                f"tests/test_{name}.py"
-                for name in ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")
-            ]
+            events = mutation.name.startswith("events:")
+            names = ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")
+            tests = [f"tests/test_{name}.py" for name in (("events", "packed") if events else names)]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

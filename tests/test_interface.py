@@ -69,6 +69,7 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         "kFinalState": _ops.OUTPUTS[_ops.STATES[0]],
         "kCheckpoints": _ops.OUTPUTS["checkpoints"],
         "kBits": _ops.OUTPUTS["bits"],
+        "kPacked": _ops.OUTPUTS["packed"],
     },
     ("bindings/interface.h", "Incoming"): {
         **{f"kOf{cpp}": _ops.INCOMING.index(python) for cpp, python in READOUTS.items()},

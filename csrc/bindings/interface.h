@@ -55,6 +55,23 @@ constexpr const char* kBackwardSchema =
 constexpr const char* kDifferentiableSchema =
     "lif(Tensor x, Tensor[] given, int[] ints, SymInt steps, float[] floats) -> Tensor[]";
 
+// Products with spikes, which lie in words of 64 bits along their last axis, int64 to torch (cpu/events.h).
+//
+//   spikes      [..., K], zeros and ones
+//   words       [..., ceil(K / 64)]
+//   like        [..., K]: a shape and a dtype
+//   weight      [N, K], bias [N], grad_y [..., N]
+//
+// spike_pack gives the words, and raises where a spike is neither 0 nor 1; spike_linear y [..., N] and how
+// many spikes there were, int64; spike_gradient the weight's gradient. `like` is where the derivative of the
+// spikes goes: lif_cuda/_events.py and _packed.py register the derivatives.
+constexpr const char* kPackSchema = "spike_pack(Tensor spikes) -> Tensor";
+constexpr const char* kUnpackSchema = "spike_unpack(Tensor words, Tensor like) -> Tensor";
+constexpr const char* kSpikeLinearSchema =
+    "spike_linear(Tensor words, Tensor like, Tensor weight, Tensor? bias) -> Tensor[]";
+constexpr const char* kSpikeGradientSchema =
+    "spike_gradient(Tensor words, Tensor like, Tensor grad_y) -> Tensor";
+
 enum Trait : int64_t {
   kStrict = 1,
   kDelayed = 2,
@@ -77,7 +94,8 @@ enum Output : int64_t {
   kFinalState = 512,  // times 2 for each further state
   kPeak = 8192,
   kCheckpoints = 16384,
-  kBits = 32768
+  kBits = 32768,
+  kPacked = 65536  // beside kSpikes, on the CPU: words, behind spikes that are a shape without memory
 };
 enum Incoming : size_t {
   kOfSpikes,

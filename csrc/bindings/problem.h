@@ -313,13 +313,7 @@ inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t 
 
 // A new tensor without contents. torch::stable::new_empty finds its operator by name and boxes its arguments;
 // aoti_torch_aten_new_empty asks the dispatcher four times, 3,600 instructions; this takes 2,500.
-inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
-  Shape strides(shape.size());
-  int64_t stride = 1;
-  for (size_t i = shape.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(shape[i], 1);
-  }
+inline Tensor new_empty(const Tensor& like, const Shape& shape, const Shape& strides, ScalarType type) {
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle tensor = nullptr;
@@ -328,6 +322,16 @@ inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type)
                                torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
                                device_type, like.get_device_index(), &tensor));
   return Tensor(tensor);
+}
+
+inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
+  Shape strides(shape.size());
+  int64_t stride = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(shape[i], 1);
+  }
+  return new_empty(like, shape, strides, type);
 }
 
 // The tensors that a call returns, in the order in which they are asked for.
@@ -361,6 +365,15 @@ class Returned {
     return {data, extent.steps * extent.inner, extent.inner};
   }
 
+  // A tensor of zeros, on the CPU, of which there is one in memory.
+  template <typename E>
+  void add_shape(const Shape& shape, ScalarType type) {
+    tensors_.push_back(new_empty(like_, shape, Shape(shape.size(), 0), type));
+    if (numel(shape) > 0) {
+      *static_cast<E*>(tensors_.back().mutable_data_ptr()) = E{};
+    }
+  }
+
   // Returns its place.
   size_t push(Tensor tensor) {
     tensors_.push_back(std::move(tensor));
@@ -373,6 +386,10 @@ class Returned {
   std::vector<Tensor> tensors_;
 };
 
+// Words of 64 bits for a row of n spikes.
+constexpr int64_t kSpikesOfWord = 64;
+inline int64_t spike_words(int64_t n) { return (n + kSpikesOfWord - 1) / kSpikesOfWord; }
+
 inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kStepsOfWord; }
 
 // Whether two bits a step hold all that backward has to know of the neuron.
@@ -382,6 +399,26 @@ void check_bits(const Neuron<S>& neuron) {
   STD_TORCH_CHECK(!neuron.floored, "bits do not hold where a floor held");
   STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
                   "bits do not hold the membrane that a reset to zero needs in backward");
+}
+
+// Spikes as words, and before them their shape, where autograd knows them by.
+template <typename T>
+void add_packed(Returned& returned, Forward<T>& args, const Problem& problem) {
+  const Extent& extent = args.extent;
+  const auto last = static_cast<int64_t>(problem.features.size());
+  STD_TORCH_CHECK(!problem.x.is_cuda(), "packed spikes are written on the CPU");
+  STD_TORCH_CHECK(problem.asked & kSpikes, "packed spikes stand beside spikes");
+  STD_TORCH_CHECK(problem.time_dim < last, "packed spikes need an axis of neurons behind that of time");
+  const int64_t at = problem.time_first ? 0 : problem.time_dim;
+  Shape words = problem.features;
+  args.packed_neurons = words.back();
+  words.back() = spike_words(words.back());
+  const int64_t inner =
+      args.packed_neurons == 0 ? 0 : extent.inner / args.packed_neurons * spike_words(args.packed_neurons);
+  returned.add_shape<T>(with_axis(problem.features, at, extent.steps), problem.x.scalar_type());
+  args.packed.data = returned.add<uint64_t>(true, with_axis(words, at, extent.steps), ScalarType::Long);
+  args.packed.outer_stride = problem.time_first ? inner : extent.steps * inner;
+  args.packed.time_stride = problem.time_first ? extent.outer * inner : inner;
 }
 
 // Run `launch(const Forward<T>&)` on the tensors of a call of lif_forward.
@@ -398,7 +435,11 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   args.checkpoint_every = checkpoint_every;
 
   Returned returned(problem.x);
-  args.spikes = returned.add_series<T>(outputs & kSpikes, problem);
+  if (outputs & kPacked) {
+    add_packed(returned, args, problem);
+  } else {
+    args.spikes = returned.add_series<T>(outputs & kSpikes, problem);
+  }
   args.count = returned.add<S>(outputs & kCount, features, kState);
   args.rate = returned.add<S>(outputs & kRate, features, kState);
   args.first = returned.add<S>(outputs & kFirstSpike, features, kState);

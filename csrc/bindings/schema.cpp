@@ -7,4 +7,8 @@ STABLE_TORCH_LIBRARY(lif_cuda, m) {
   m.def(lif::bindings::kForwardSchema);
   m.def(lif::bindings::kBackwardSchema);
   m.def(lif::bindings::kDifferentiableSchema);
+  m.def(lif::bindings::kPackSchema);
+  m.def(lif::bindings::kUnpackSchema);
+  m.def(lif::bindings::kSpikeLinearSchema);
+  m.def(lif::bindings::kSpikeGradientSchema);
 }

@@ -112,6 +112,10 @@ struct Forward {
   int64_t checkpoint_every = 0;
   uint32_t* bits = nullptr;  // [ceil(T / kStepsOfWord), neurons]
   S window = S(0);           // slope of the surrogate, for the bits
+  // The spikes in place of the series of them, on the CPU: one bit each, in rows of `packed_neurons` that
+  // begin a word of 64; its strides are of words, and the rows of a time step lie one behind the other.
+  Series<uint64_t> packed;
+  int64_t packed_neurons = 0;
 };
 
 template <typename T>

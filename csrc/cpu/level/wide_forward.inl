@@ -6,6 +6,7 @@
 // at a step.
 #pragma once
 
+#include "cpu/level/packed_rows.inl"
 #include "cpu/level/readout.inl"
 #include "cpu/level/wide_rows.inl"
 #include "neuron/readout.h"
@@ -172,8 +173,8 @@ WideForwardGroups<T> wide_forward_groups_of(const Forward<T>& args) {
   }
   const bool further = is_counted(args) || args.trace.data != nullptr || args.trace_before.data != nullptr ||
                        args.first != nullptr || args.bits != nullptr;
-  return args.spikes.data == nullptr || further ? wide_forward_groups_of<WideWrites::any, T>(args.neuron)
-                                                : wide_forward_groups_of<WideWrites::spikes, T>(args.neuron);
+  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any, T>(args.neuron)
+                                      : wide_forward_groups_of<WideWrites::spikes, T>(args.neuron);
 }
 
 template <typename T>
@@ -214,7 +215,7 @@ bool wide_streams(const Forward<T>& args, const Block& block, const WideRows<S>&
 
 template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
-                       WideForwardGroups<T> groups) {
+                       const PackedRows<T>& packed, WideForwardGroups<T> groups) {
   const int64_t n = block.size;
   const int64_t steps = args.extent.steps;
   rows.load(args.neuron, args.parameter, block);
@@ -265,7 +266,7 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
       }
     }
     const auto x_rows = rows_of(args.x, block, t);
-    const auto spikes_rows = rows_of(args.spikes, block, t);
+    const auto spikes_rows = packed.wanted() ? packed.rows() : rows_of(args.spikes, block, t);
     const auto trace_rows = rows_of(args.trace, block, t);
     const auto before_rows = rows_of(args.trace_before, block, t);
     for (int64_t i = 0, size; i < n; i += size) {
@@ -279,6 +280,7 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
       trace.finish(tile.steps, size);
       trace_before.finish(tile.steps, size);
     }
+    packed.write(block, t, tile.steps);
     until_checkpoint -= tile.steps;
     const int64_t end = t + tile.steps;
     if (tile.in_bits && (end % kStepsOfWord == 0 || end == steps)) {
