@@ -3,11 +3,11 @@
 from . import _fake as _fake
 from . import functional, models, surrogate
 from ._module import reset_states
-from ._state import NeuronState
+from ._state import NeuronState, RecurrentState
 from .decay import decay_of
-from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
+from .layers import IF, LIF, AdaptiveLIF, CurrentLIF, RecurrentLIF
 from .memory import keep_memory
-from .reference import ReferenceLIF
+from .reference import ReferenceLIF, ReferenceRecurrentLIF
 
 __version__ = "0.1.0"
 
@@ -17,7 +17,10 @@ __all__ = [
     "AdaptiveLIF",
     "CurrentLIF",
     "NeuronState",
+    "RecurrentLIF",
+    "RecurrentState",
     "ReferenceLIF",
+    "ReferenceRecurrentLIF",
     "decay_of",
     "functional",
     "keep_memory",

@@ -72,6 +72,23 @@ WANTED = ("x", "membrane", "current", "adaptation", *PARAMETERS)
 # Traits that set a neuron apart from the plain one.
 STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 32
 
+# Those of recurrent layers (csrc/bindings/recurrent.h).
+RECURRENT_SLOTS = (
+    "bias",
+    "membrane",
+    "fired",
+    "beta",
+    "threshold",
+    "table",
+    "grad_spikes",
+    "grad_trace",
+    "grad_steady",
+    "grad_membrane",
+    "grad_fired",
+)
+RECURRENT_OUTPUTS = ("spikes", "count", "rate", "trace", "membrane", "fired", "u", "fired_before")
+RECURRENT_WANTED = ("membrane", "fired", "beta", "threshold")
+
 RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
 
@@ -103,6 +120,9 @@ HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default
 lif = torch.ops.lif_cuda.lif.default
+recurrent_forward = torch.ops.lif_cuda.recurrent_forward.default
+recurrent_backward = torch.ops.lif_cuda.recurrent_backward.default
+recurrent_weights = torch.ops.lif_cuda.recurrent_weights.default
 
 
 def check_device(x: Tensor) -> None:
@@ -129,3 +149,9 @@ def checkpoint_interval(device_type: str) -> int:
     neuron and row.
     """
     return 16 if device_type == "cuda" else 32
+
+
+def recurrent_keeps(device_type: str) -> tuple[str, ...]:
+    """What forward of a recurrent layer keeps for backward. On CUDA, where the weight's gradient is a product, the
+    spikes of the steps before are compared for again."""
+    return ("u",) if device_type == "cuda" else ("u", "fired_before")

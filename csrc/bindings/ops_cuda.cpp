@@ -1,6 +1,5 @@
 // The operators on CUDA: tensors in, one launch on the current stream, tensors out. No host synchronisation.
-#include <torch/csrc/stable/accelerator.h>
-
+#include "bindings/cuda_calls.h"
 #include "bindings/direct.h"
 #include "bindings/operators.h"
 #include "cuda/launch.h"
@@ -8,27 +7,8 @@
 namespace lif::bindings {
 namespace {
 
-void* current_stream(const Tensor& x) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  return stream;
-}
-
-void check_launch(int error, const char* name) {
-  char* message = nullptr;
-  torch_c10_cuda_check_msg(error, __FILE__, name, __LINE__, true, &message);
-  if (message != nullptr) {
-    const std::string text(message);
-    torch_c10_cuda_free_error_msg(message);
-    throw std::runtime_error(text);
-  }
-}
-
 struct Cuda {
-  struct Guard {
-    explicit Guard(const Tensor& x) : device(x.get_device_index()) {}
-    torch::stable::accelerator::DeviceGuard device;
-  };
+  using Guard = CudaGuard;
 
   template <typename T>
   static void forward(const Forward<T>& args, const Tensor& x) {
@@ -45,14 +25,10 @@ struct Cuda {
     check_launch(cuda::launch_backward(args, current_stream(x)), "lif_backward");
   }
 
-  // torch's sum over dimensions is deterministic on CUDA: no atomics, an order set by the sizes.
   template <typename T>
   static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
                        const Tensor& parameter) {
-    const std::array<int64_t, 3> cube{rows, columns, repeat};
-    const std::array<int64_t, 2> over{0, 2};
-    const Tensor sum = torch::stable::sum(torch::stable::view(partial, cube), over);
-    return torch::stable::view(sum, shape_of(parameter));
+    return sum_on_cuda(partial, rows, columns, repeat, parameter);
   }
 };
 
