@@ -130,6 +130,7 @@ def _recurrent_weights(grad_input: Tensor, fired_before: Tensor, neurons: int, a
     return [grad_input.new_empty(shape) for i, shape in enumerate(shapes) if asked >> i & 1]
 
 
+torch.library.register_fake("lif_cuda::recurrent", _recurrent_forward)
 torch.library.register_fake("lif_cuda::recurrent_forward", _recurrent_forward)
 torch.library.register_fake("lif_cuda::recurrent_backward", _recurrent_backward)
 torch.library.register_fake("lif_cuda::recurrent_weights", _recurrent_weights)

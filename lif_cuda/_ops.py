@@ -120,6 +120,7 @@ HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default
 lif = torch.ops.lif_cuda.lif.default
+recurrent = torch.ops.lif_cuda.recurrent.default
 recurrent_forward = torch.ops.lif_cuda.recurrent_forward.default
 recurrent_backward = torch.ops.lif_cuda.recurrent_backward.default
 recurrent_weights = torch.ops.lif_cuda.recurrent_weights.default

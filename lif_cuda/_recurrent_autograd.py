@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, _NoDoubleBackward, present
+from ._autograd import NO_FORWARD_MODE, NO_ONNX, NO_SECOND_DERIVATIVE, _NoDoubleBackward, present
 from ._check import STATE_DTYPES
 from ._ops import RECURRENT_OUTPUTS, RECURRENT_SLOTS, RECURRENT_WANTED
+from ._torch_private import below_autograd, has_tangent
 
 WEIGHT, BIAS = 1, 2
 
@@ -101,11 +102,10 @@ def gradients(
     asked = WEIGHT * needs.weight + BIAS * by_name.get("bias", False)
     of_weights: list[Tensor] = []
     if asked:
-        words = kept[1] if len(kept) > 1 else None
-        if words is None:
-            of_weights = _by_product(call, asked, u, grad_input, tensors)
+        if "fired_before" in _ops.recurrent_keeps(u.device.type):
+            of_weights = _ops.recurrent_weights(grad_input, kept[1], neurons, asked)
         else:
-            of_weights = _ops.recurrent_weights(grad_input, words, neurons, asked)
+            of_weights = _by_product(call, asked, u, grad_input, tensors)
     if by_name.get("bias", False):
         by_slot["bias"] = of_weights[-1]
     results: list[Tensor] = []
@@ -152,6 +152,12 @@ def _steady(incoming: dict[str, Tensor], steps: int) -> Tensor | None:
     return count + rate
 
 
+NO_SECOND_PASS = (
+    "recurrent neurons have no second derivative, got a backward pass with create_graph=True; use "
+    "lif_cuda.ReferenceRecurrentLIF where one is needed"
+)
+
+
 class FusedRecurrent(torch.autograd.Function):
     """The operators under autograd."""
 
@@ -169,6 +175,10 @@ class FusedRecurrent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled():
             return _gradients_of(ctx, grads, gradients)
+
+        if ctx.needs_input_grad[1]:
+            # What would refuse a second derivative hangs on x, and x was not kept.
+            raise NotImplementedError(NO_SECOND_PASS)
 
         def refusing(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
@@ -199,6 +209,42 @@ def _gradients_of(
     return (None, *[next(found) if need else None for need in (need_x, need_weight, *needed)])
 
 
+def recorded_in_a_graph(call: RecurrentCall, x: Tensor, weight: Tensor, *given: Tensor) -> list[Tensor]:
+    """The results of a call as one node of a graph, of an operator that has a derivative of its own."""
+    dtype = STATE_DTYPES[x.dtype]
+    weight, *given_there = [tensor.to(dtype).contiguous() for tensor in (weight, *given)]
+    results: list[Tensor] = _ops.recurrent(x, weight, given_there, call.forward_ints(()), call.floats)
+    return results
+
+
+def _recurrent(
+    x: Tensor, weight: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: list[float]
+) -> Sequence[Tensor]:
+    """The operator ``recurrent`` under autograd."""
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(NO_ONNX)
+    tensors = (x, weight, *given)
+    if has_tangent(tensors):
+        raise NotImplementedError(NO_FORWARD_MODE)
+    if not (torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors])):
+        with below_autograd():
+            results: Sequence[Tensor] = _ops.recurrent(x, weight, given, ints, floats)
+        return results
+    there, asked, *options = ints
+    call = RecurrentCall(
+        tuple(options), floats, _named(RECURRENT_OUTPUTS, asked), _named(RECURRENT_SLOTS, there)
+    )
+    found: Sequence[Tensor] = FusedRecurrent.apply(call, *tensors)
+    return list(found)
+
+
+def _named(names: Sequence[str], flags: int) -> tuple[str, ...]:
+    return tuple([name for i, name in enumerate(names) if flags >> i & 1])
+
+
+torch.library.impl("lif_cuda::recurrent", "Autograd", _recurrent)
+
+
 # Under the transforms of torch.func: functions with a setup_context and a rule for vmap, which takes the samples
 # of the transform one after the other.
 
@@ -226,7 +272,8 @@ class Forward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, x, weight, *given = inputs
         kept = output[len(call.results) :]
-        ctx.save_for_backward(weight, *given, *kept)
+        # x for nothing but the refusal of a second derivative, which hangs on what backward was given.
+        ctx.save_for_backward(weight, *given, *kept, x)
         ctx.call, ctx.dtype = call, x.dtype
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*kept)

@@ -53,7 +53,7 @@ class RecurrentModule(LIFModule):
     ) -> None:
         neurons = _check.check_int("num_neurons", num_neurons, 1)
         _check.check_flag("bias", bias)
-        super().__init__(neurons, beta, threshold, **options)  # type: ignore[misc]
+        super().__init__(neurons, beta, threshold, **options)
         for name in self.learned:
             if name not in ("beta", "threshold"):
                 raise ValueError(f"learn_{name} must be False for recurrent neurons, got True; leave it out")
@@ -71,7 +71,7 @@ class RecurrentModule(LIFModule):
     def _states(self) -> tuple[str, ...]:
         return _STATES
 
-    def _lif(  # type: ignore[override]
+    def _lif(
         self, x: Tensor, parameters: Parameters, state: Any, options: CallOptions, settled: Settled
     ) -> Any:
         """T time steps, with the weights as they are now."""

@@ -14,10 +14,10 @@ from ._options import CallOptions
 from ._outputs import SERIES, output_names, outputs_type
 from ._parameters import Parameters
 from ._recurrent import check_recurrent_call
-from ._recurrent_autograd import Forward, FusedRecurrent, RecurrentCall, run
+from ._recurrent_autograd import Forward, FusedRecurrent, RecurrentCall, recorded_in_a_graph, run
 from ._settled import Settled
 from ._state import RecurrentState
-from ._torch_private import has_tangent, is_distributed, transforms_are_active
+from ._torch_private import has_tangent, is_distributed, makes_a_program, transforms_are_active
 
 
 def run_recurrent(
@@ -64,6 +64,8 @@ def run_recurrent(
         raise NotImplementedError(NO_FORWARD_MODE)
     if transforms_are_active():
         results = Forward.apply(call, *tensors)[: len(call.results)]
+    elif makes_a_program():
+        results = recorded_in_a_graph(call, *tensors)
     elif torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors]):
         results = FusedRecurrent.apply(call, *tensors)
     else:

@@ -20,6 +20,7 @@ OPERATORS = (
     "lif_cuda::lif_forward",
     "lif_cuda::lif_backward",
     "lif_cuda::lif",
+    "lif_cuda::recurrent",
     "lif_cuda::recurrent_forward",
     "lif_cuda::recurrent_backward",
 )

@@ -262,12 +262,11 @@ def _recurrent_loop(
         of_neurons.state_dtype,
         of_neurons.time_dim,
     )
-    own: Any = Parameters(
-        *(
-            None if value is None else torch.as_tensor(value, dtype=dtype, device=x.device)
-            for value in of_neurons.parameters
-        )
-    )
+
+    def tensor(value: float | Tensor | None) -> Any:
+        return None if value is None else torch.as_tensor(value, dtype=dtype, device=x.device)
+
+    own: Any = Parameters(*map(tensor, of_neurons.parameters))
     weight = checked.weight.to(dtype)
     bias = None if checked.bias is None else checked.bias.to(dtype)
     if checked.state is None:

@@ -29,6 +29,10 @@ namespace lif::bindings {
 
 constexpr const char* kRecurrentForwardSchema =
     "recurrent_forward(Tensor x, Tensor weight, Tensor[] given, int[] ints, float[] floats) -> Tensor[]";
+// The same under autograd, for a program that is exported: a node of a graph that has a derivative, which
+// lif_cuda/_recurrent_autograd.py registers. Its tensors lie in any way.
+constexpr const char* kRecurrentSchema =
+    "recurrent(Tensor x, Tensor weight, Tensor[] given, int[] ints, float[] floats) -> Tensor[]";
 constexpr const char* kRecurrentBackwardSchema =
     "recurrent_backward(Tensor u, Tensor weight, Tensor[] given, int[] ints, float[] floats) -> Tensor[]";
 constexpr const char* kRecurrentWeightsSchema =
@@ -283,6 +287,21 @@ std::vector<Tensor> recurrent_backward(const RecurrentProblem& problem, const La
     }
   }
   return returned.take();
+}
+
+using RecurrentOperator = std::vector<Tensor> (*)(const Tensor&, const Tensor&, const std::vector<Tensor>&,
+                                                  const std::vector<int64_t>&, const std::vector<double>&);
+
+// `recurrent` of a backend whose `recurrent_forward` this is.
+template <RecurrentOperator kForward>
+std::vector<Tensor> recurrent(const Tensor& x, const Tensor& weight, const std::vector<Tensor>& given,
+                              const std::vector<int64_t>& ints, const std::vector<double>& floats) {
+  std::vector<Tensor> dense;
+  dense.reserve(given.size());
+  for (const Tensor& tensor : given) {
+    dense.push_back(torch::stable::contiguous(tensor));
+  }
+  return kForward(torch::stable::contiguous(x), torch::stable::contiguous(weight), dense, ints, floats);
 }
 
 }  // namespace lif::bindings

@@ -153,6 +153,7 @@ std::vector<Tensor> weights_on_cpu(const Tensor& grad_input, const Tensor& fired
 }  // namespace lif::bindings
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
+  m.impl("recurrent", TORCH_BOX(&lif::bindings::recurrent<&lif::bindings::forward_on_cpu>));
   m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::forward_on_cpu));
   m.impl("recurrent_backward", TORCH_BOX(&lif::bindings::backward_on_cpu));
   m.impl("recurrent_weights", TORCH_BOX(&lif::bindings::weights_on_cpu));

@@ -33,6 +33,9 @@ struct RecurrentCuda {
 }  // namespace lif::bindings
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CUDA, m) {
+  m.impl("recurrent",
+         TORCH_BOX(
+             &lif::bindings::recurrent<&lif::bindings::recurrent_forward_on<lif::bindings::RecurrentCuda>>));
   m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::recurrent_forward_on<lif::bindings::RecurrentCuda>));
   m.impl("recurrent_backward",
          TORCH_BOX(&lif::bindings::recurrent_backward_on<lif::bindings::RecurrentCuda>));

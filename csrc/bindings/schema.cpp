@@ -8,6 +8,7 @@ STABLE_TORCH_LIBRARY(lif_cuda, m) {
   m.def(lif::bindings::kForwardSchema);
   m.def(lif::bindings::kBackwardSchema);
   m.def(lif::bindings::kDifferentiableSchema);
+  m.def(lif::bindings::kRecurrentSchema);
   m.def(lif::bindings::kRecurrentForwardSchema);
   m.def(lif::bindings::kRecurrentBackwardSchema);
   m.def(lif::bindings::kRecurrentWeightsSchema);
