@@ -152,7 +152,6 @@ def checkpoint_interval(device_type: str) -> int:
     return 16 if device_type == "cuda" else 32
 
 
-def recurrent_keeps(device_type: str) -> tuple[str, ...]:
-    """What forward of a recurrent layer keeps for backward. On CUDA, where the weight's gradient is a product, the
-    spikes of the steps before are compared for again."""
-    return ("u",) if device_type == "cuda" else ("u", "fired_before")
+def recurrent_kernels(device_type: str) -> str:
+    """Whose kernels run a recurrent layer on a device, ``"cpu"`` or ``"cuda"``: they keep different things."""
+    return device_type

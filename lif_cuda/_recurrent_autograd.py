@@ -45,7 +45,9 @@ def run(call: RecurrentCall, keep: bool, x: Tensor, weight: Tensor, *given: Tens
     if x.stride(-1) != 1 and x.shape[-1] > 1:
         x = x.contiguous()
     tensors = [tensor.to(dtype).contiguous() for tensor in given]
-    kept = _ops.recurrent_keeps(x.device.type) if keep else ()
+    # On CUDA, where the weight's gradient is a product, the spikes of the steps before are compared for again.
+    words = ("fired_before",) if _ops.recurrent_kernels(x.device.type) == "cpu" else ()
+    kept = ("u", *words) if keep else ()
     results: list[Tensor] = _ops.recurrent_forward(
         x, _for_kernels(weight, x), tensors, call.forward_ints(kept), call.floats
     )
@@ -54,8 +56,8 @@ def run(call: RecurrentCall, keep: bool, x: Tensor, weight: Tensor, *given: Tens
 
 def _for_kernels(weight: Tensor, x: Tensor) -> Tensor:
     """The weight in the dtype of the state; on CUDA, where it may fit into shared memory so, in x's."""
-    own = weight.dtype if x.is_cuda and weight.dtype == x.dtype else STATE_DTYPES[x.dtype]
-    return weight.to(own).contiguous()
+    of_x = weight.dtype == x.dtype and _ops.recurrent_kernels(x.device.type) == "cuda"
+    return weight.to(weight.dtype if of_x else STATE_DTYPES[x.dtype]).contiguous()
 
 
 class Needs(NamedTuple):
@@ -102,7 +104,7 @@ def gradients(
     asked = WEIGHT * needs.weight + BIAS * by_name.get("bias", False)
     of_weights: list[Tensor] = []
     if asked:
-        if "fired_before" in _ops.recurrent_keeps(u.device.type):
+        if _ops.recurrent_kernels(u.device.type) == "cpu":
             of_weights = _ops.recurrent_weights(grad_input, kept[1], neurons, asked)
         else:
             of_weights = _by_product(call, asked, u, grad_input, tensors)

@@ -13,7 +13,6 @@
 
 namespace lif::cuda {
 
-constexpr unsigned kWarp = 32;
 constexpr int kMostRecurrentThreads = 1024;
 
 // What the launcher decides.
@@ -41,7 +40,7 @@ LIF_DEVICE_FN void write_ballot(uint32_t* word, bool fired, [[maybe_unused]] uns
   uint32_t all = 0;
   flags[threadIdx.x] = fired;
   __syncwarp();
-  for (unsigned lane = 0; first && lane < kWarp; ++lane) {
+  for (unsigned lane = 0; first && lane < unsigned{kWarp}; ++lane) {
     all |= static_cast<uint32_t>(flags[threadIdx.x + lane]) << lane;
   }
   __syncwarp();
@@ -76,11 +75,11 @@ class Parts {
   size_t bytes_ = 0;
 };
 
-// Of samples x neurons each; words are those of a sample, for this step and the next.
+// Of samples x neurons each; the words of spikes are for the step before, and for this one.
 template <typename S, typename W>
 struct ForwardParts {
   W* weight;
-  uint32_t* fired[2];
+  uint32_t* fired;
   S *v, *count;
   unsigned char* flags;
   size_t bytes;
@@ -94,8 +93,7 @@ LIF_FN ForwardParts<S, W> forward_parts(unsigned char* memory, const RecurrentEx
   const int64_t n = extent.neurons;
   const int64_t words = (n + kWarp - 1) / kWarp;
   found.weight = parts.template take<W>(kShared ? n * n : 0);
-  found.fired[0] = parts.template take<uint32_t>(samples * words);
-  found.fired[1] = parts.template take<uint32_t>(samples * words);
+  found.fired = parts.template take<uint32_t>(2 * samples * words);
   found.v = parts.template take<S>(samples * n);
   found.count = parts.template take<S>(samples * n);
 #if defined(__CUDACC__)
@@ -185,13 +183,15 @@ __global__ void __launch_bounds__(kMostRecurrentThreads)
         parts.count[b * n + i] = S(0);
         fired = args.fired != nullptr && args.fired[at] != S(0);
       }
-      write_ballot(parts.fired[0] + b * words + i / kWarp, fired, parts.flags);
+      write_ballot(parts.fired + b * words + i / kWarp, fired, parts.flags);
     }
   }
   __syncthreads();
   for (int64_t t = 0; t < steps; ++t) {
+    const uint32_t* spikes_before = parts.fired + t % 2 * given.samples * words;
+    uint32_t* spikes_now = parts.fired + (t + 1) % 2 * given.samples * words;
     for (int64_t b = 0; b < samples; ++b) {
-      const uint32_t* before = parts.fired[t % 2] + b * words;
+      const uint32_t* before = spikes_before + b * words;
       for (int64_t i = threadIdx.x; i < whole; i += blockDim.x) {
         bool fired = false;
         if (i < n) {
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kMostRecurrentThreads)
             args.final_spikes[(begin + b) * n + i] = now.s;
           }
         }
-        write_ballot(parts.fired[(t + 1) % 2] + b * words + i / kWarp, fired, parts.flags);
+        write_ballot(spikes_now + b * words + i / kWarp, fired, parts.flags);
       }
     }
     __syncthreads();

@@ -3,9 +3,7 @@
 #include <string>
 
 #include "bindings/operators.h"
-#include "bindings/recurrent_device.h"
 #include "cuda/launch.h"
-#include "cuda/launch_recurrent.h"
 #include "machine.h"
 
 namespace lif::bindings {
@@ -24,16 +22,6 @@ struct HostCuda {
   template <typename T>
   static void backward(const Backward<T>& args, const Tensor&) {
     finish(cuda::launch_backward(args, nullptr));
-  }
-
-  template <typename T, typename W>
-  static void forward(const RecurrentForward<T, W>& args, const Tensor&) {
-    finish(cuda::launch_recurrent_forward(args, nullptr));
-  }
-
-  template <typename T, typename W>
-  static void backward(const RecurrentBackward<T, W>& args, const Tensor&) {
-    finish(cuda::launch_recurrent_backward(args, nullptr));
   }
 
   // Sums in order; what a GPU does with partial gradients is torch's own sum.
@@ -70,15 +58,11 @@ struct HostCuda {
 STABLE_TORCH_LIBRARY(lif_cuda_on_host, m) {
   m.def(lif::bindings::kForwardSchema);
   m.def(lif::bindings::kBackwardSchema);
-  m.def(lif::bindings::kRecurrentForwardSchema);
-  m.def(lif::bindings::kRecurrentBackwardSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda_on_host, CPU, m) {
   m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::HostCuda>));
   m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::HostCuda>));
-  m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::recurrent_forward_on<lif::bindings::HostCuda>));
-  m.impl("recurrent_backward", TORCH_BOX(&lif::bindings::recurrent_backward_on<lif::bindings::HostCuda>));
 }
 
 extern "C" {
