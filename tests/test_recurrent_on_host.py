@@ -79,7 +79,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
         compiler,
         tmp_path_factory.mktemp("recurrent_on_host"),
         "lif_cuda_recurrent_on_host",
-        kernels=sorted((CSRC / "cuda").glob("recurrent_*.cu")),
+        kernels=[*sorted((CSRC / "cuda").glob("recurrent_*.cu")), CSRC / "cuda" / "sums.cu"],
         others=[SHIM / "recurrent_entry.cpp"],
         options=[TARGET_FLAG, "-isystem", str(torch_folder / "include")],
         libraries=[f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"],

@@ -1,9 +1,11 @@
-// What every operator on CUDA needs of torch: the device, the stream, the text of an error, a sum.
+// What every operator on CUDA needs of torch: the device, the stream, the text of an error, sums of partial
+// gradients.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
 
 #include "bindings/problem.h"
+#include "cuda/launch.h"
 
 namespace lif::bindings {
 
@@ -28,14 +30,15 @@ inline void check_launch(int error, const char* name) {
   }
 }
 
-// [rows, columns, repeat] summed over rows and repeat, of the shape of `parameter`. torch's sum over
-// dimensions is deterministic on CUDA: no atomics, an order set by the sizes.
-inline Tensor sum_on_cuda(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                          const Tensor& parameter) {
-  const std::array<int64_t, 3> cube{rows, columns, repeat};
-  const std::array<int64_t, 2> over{0, 2};
-  const Tensor sum = torch::stable::sum(torch::stable::view(partial, cube), over);
-  return torch::stable::view(sum, shape_of(parameter));
+template <typename S>
+void sum_on_cuda(const std::vector<PartialSum<S>>& sums, const Tensor& x, const char* name) {
+  const int64_t doubles = cuda::sum_scratch(sums);
+  std::optional<Tensor> scratch;
+  if (doubles > 0) {
+    scratch = new_empty(x, Shape{doubles}, ScalarType::Double);
+  }
+  double* data = scratch ? static_cast<double*>(scratch->mutable_data_ptr()) : nullptr;
+  check_launch(cuda::launch_sums(sums, data, current_stream(x)), name);
 }
 
 }  // namespace lif::bindings

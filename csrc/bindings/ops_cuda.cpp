@@ -25,10 +25,9 @@ struct Cuda {
     check_launch(cuda::launch_backward(args, current_stream(x)), "lif_backward");
   }
 
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    return sum_on_cuda(partial, rows, columns, repeat, parameter);
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor& x) {
+    sum_on_cuda(sums, x, "lif_backward");
   }
 };
 

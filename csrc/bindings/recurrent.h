@@ -236,10 +236,11 @@ std::vector<Tensor> recurrent_forward(const RecurrentProblem& problem, int64_t r
   return returned.take();
 }
 
-// And of one backward. `reduce(partial, rows, columns, parameter)` sums rows into the parameter's shape.
-template <typename T, typename W, typename Launch, typename Reduce>
+// And of one backward. The partial gradients of parameters, one a neuron of a sample, are brought to their
+// shapes by `sum(const std::vector<PartialSum<S>>&)`.
+template <typename T, typename W, typename Launch, typename Sum>
 std::vector<Tensor> recurrent_backward(const RecurrentProblem& problem, const Launch& launch,
-                                       const Reduce& reduce) {
+                                       const Sum& sum) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
   const auto [steps, samples, neurons] = problem.extent;
@@ -278,14 +279,18 @@ std::vector<Tensor> recurrent_backward(const RecurrentProblem& problem, const La
   if (samples * neurons > 0) {
     launch(args);
   }
+  std::vector<PartialSum<S>> sums;
   for (size_t i = 0; i < partials.size(); ++i) {
     if (partials[i]) {
       const Tensor* parameter = problem.given[RecurrentSlot::beta + i];
       STD_TORCH_CHECK(parameter, "the gradient of a parameter that is a number");
       const int64_t columns = parameter->numel();
-      returned.push(reduce(*partials[i], columns > 0 ? samples * neurons / columns : 0, columns, *parameter));
+      const int64_t rows = columns > 0 ? samples * neurons / columns : 0;
+      S* whole = returned.add<S>(true, shape_of(*parameter), kState);
+      sums.push_back({static_cast<const S*>(partials[i]->const_data_ptr()), rows, columns, 1, whole});
     }
   }
+  sum(sums);
   return returned.take();
 }
 

@@ -92,13 +92,13 @@ std::vector<Tensor> backward_of(const RecurrentProblem& problem) {
         in_parallel(samples, work_of(args.extent),
                     [&](int64_t begin, int64_t end) { kernels.backward(args, packed.get(), begin, end); });
       },
-      [&](const Tensor& partial, int64_t rows, int64_t columns, const Tensor& parameter) {
-        Tensor sum = new_empty(partial, shape_of(parameter), kTypeOf<S>);
-        if (columns > 0) {
-          cpu::active_kernels<T>().sum_partials(static_cast<const S*>(partial.const_data_ptr()), rows,
-                                                columns, 1, static_cast<S*>(sum.mutable_data_ptr()));
+      [](const std::vector<PartialSum<S>>& sums) {
+        for (const PartialSum<S>& each : sums) {
+          if (each.columns > 0) {
+            cpu::active_kernels<S>().sum_partials(each.values, each.rows, each.columns, each.repeat,
+                                                  each.sum);
+          }
         }
-        return sum;
       });
 }
 

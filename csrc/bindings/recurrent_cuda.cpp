@@ -1,7 +1,5 @@
 // The operators of recurrent layers on CUDA: one launch each way on the current stream. The gradients of the
 // weight and the bias are products of what is there, and torch's own.
-#include <torch/csrc/stable/accelerator.h>
-
 #include "bindings/cuda_calls.h"
 #include "bindings/recurrent_device.h"
 #include "cuda/launch_recurrent.h"
@@ -22,10 +20,9 @@ struct RecurrentCuda {
     check_launch(cuda::launch_recurrent_backward(args, current_stream(u)), "recurrent_backward");
   }
 
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    return sum_on_cuda(partial, rows, columns, repeat, parameter);
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor& u) {
+    sum_on_cuda(sums, u, "recurrent_backward");
   }
 };
 

@@ -62,9 +62,7 @@ std::vector<Tensor> recurrent_backward_on(const Tensor& u, const Tensor& weight,
     using W = std::remove_pointer_t<decltype(of_weight)>;
     return recurrent_backward<T, W>(
         problem, [&](const RecurrentBackward<T, W>& args) { Backend::backward(args, u); },
-        [](const Tensor& partial, int64_t rows, int64_t columns, const Tensor& parameter) {
-          return Backend::template reduce<T>(partial, rows, columns, 1, parameter);
-        });
+        [&](const std::vector<PartialSum<StateOf<T>>>& sums) { Backend::sum(sums, u); });
   });
 }
 

@@ -3,11 +3,15 @@
 #include <string>
 
 #include "bindings/recurrent_device.h"
+#include "cuda/launch.h"
 #include "cuda/launch_recurrent.h"
 #include "machine.h"
 
 namespace lif::bindings {
 namespace {
+
+// The kernel of the last launch; those of sums apart.
+std::string last_kernel;
 
 struct HostCuda {
   struct Guard {
@@ -16,30 +20,22 @@ struct HostCuda {
 
   template <typename T, typename W>
   static void forward(const RecurrentForward<T, W>& args, const Tensor&) {
-    finish(cuda::launch_recurrent_forward(args, nullptr));
+    const int error = cuda::launch_recurrent_forward(args, nullptr);
+    last_kernel = host_cuda::last_kernel_symbol();
+    finish(error);
   }
 
   template <typename T, typename W>
   static void backward(const RecurrentBackward<T, W>& args, const Tensor&) {
-    finish(cuda::launch_recurrent_backward(args, nullptr));
+    const int error = cuda::launch_recurrent_backward(args, nullptr);
+    last_kernel = host_cuda::last_kernel_symbol();
+    finish(error);
   }
 
-  // Sums in order; what a GPU does with partial gradients is torch's own sum.
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    using S = StateOf<T>;
-    Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
-    const S* from = static_cast<const S*>(partial.const_data_ptr());
-    S* to = static_cast<S*>(sum.mutable_data_ptr());
-    for (int64_t c = 0; c < columns; ++c) {
-      double total = 0;
-      for (int64_t r = 0; r < rows * repeat; ++r) {
-        total += static_cast<double>(from[r * columns + c]);
-      }
-      to[c] = static_cast<S>(total);
-    }
-    return sum;
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor&) {
+    std::vector<double> scratch(cuda::sum_scratch(sums));
+    finish(cuda::launch_sums(sums, scratch.empty() ? nullptr : scratch.data(), nullptr));
   }
 
  private:
@@ -66,9 +62,7 @@ STABLE_TORCH_LIBRARY_IMPL(lif_cuda_recurrent_on_host, CPU, m) {
 extern "C" {
 
 __attribute__((visibility("default"))) const char* host_last_kernel() {
-  static std::string symbol;
-  symbol = host_cuda::last_kernel_symbol();
-  return symbol.c_str();
+  return lif::bindings::last_kernel.c_str();
 }
 
 __attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {
