@@ -10,7 +10,7 @@ spikes go their own way after the first such crossing, and its gradients with th
 Contenders, in turns:
 
     lif_cuda   functional.recurrent_lif
-    loop       x.unbind(0), and a step in plain PyTorch for each: nn.functional.linear, four operators, a spike
+    loop       x.unbind(0), and a step in plain PyTorch for each: a linear, four operators, a spike
     compiled   torch.compile of that loop, where T is at most --most-compiled
 """
 

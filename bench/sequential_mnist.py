@@ -3,12 +3,13 @@
     python bench/sequential_mnist.py --data FOLDER --out runs/rows
     python bench/sequential_mnist.py --data FOLDER --out runs/pixels --by pixels
 
-Linear -> RecurrentLIF -> Linear of the firing rates. By rows an image of 28 x 28 is 28 time steps of 28 numbers,
-by pixels 784 steps of one. --backend both trains the same network on the reference neurons as well, from the same
-weights and on the same batches.
+Linear -> RecurrentLIF -> Linear of the spike counts. By rows an image of 28 x 28 is 28 time steps of 28
+numbers, by pixels 784 steps of one. --backend both trains the same network on the reference neurons as
+well, from the same weights and on the same batches.
 
-Prints one table, and writes to --out what bench/mnist.py does: results.json, a checkpoint of each network after
-each epoch, and pictures. Killed at any moment, the same command with --resume goes on from the last whole epoch.
+Prints one table, and writes to --out what bench/mnist.py does: results.json, a checkpoint of each network
+after each epoch, and pictures. Killed at any moment, the same command with --resume goes on from the last
+whole epoch.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ import _machine
 import _report
 import mnist as job  # its data, its checkpoints and its passes are this job's too
 import torch
-from _distributed import in_first
 from _files import write_json
 from _training import Network, Split, TrainingError, make_deterministic
 from torch import Tensor, nn

@@ -153,5 +153,5 @@ def checkpoint_interval(device_type: str) -> int:
 
 
 def recurrent_kernels(device_type: str) -> str:
-    """Whose kernels run a recurrent layer on a device, ``"cpu"`` or ``"cuda"``: they keep different things."""
+    """Whose kernels run a recurrent layer on a device, ``"cpu"`` or ``"cuda"``: each keeps its own things."""
     return device_type

@@ -45,7 +45,7 @@ def run(call: RecurrentCall, keep: bool, x: Tensor, weight: Tensor, *given: Tens
     if x.stride(-1) != 1 and x.shape[-1] > 1:
         x = x.contiguous()
     tensors = [tensor.to(dtype).contiguous() for tensor in given]
-    # On CUDA, where the weight's gradient is a product, the spikes of the steps before are compared for again.
+    # On CUDA the weight's gradient is a product, and the spikes of the steps before are compared for again.
     words = ("fired_before",) if _ops.recurrent_kernels(x.device.type) == "cpu" else ()
     kept = ("u", *words) if keep else ()
     results: list[Tensor] = _ops.recurrent_forward(
@@ -127,12 +127,15 @@ def _by_product(
     """What ``recurrent_weights`` returns, where the spikes of the steps before are not kept as words."""
     found = []
     if asked & WEIGHT:
-        threshold: Any = tensors["threshold"].to(u.dtype) if "threshold" in tensors else call.floats[1]
+        threshold = tensors.get("threshold")
+        if threshold is None:
+            threshold = torch.full((), call.floats[1], dtype=u.dtype, device=u.device)
         before = torch.zeros_like(u)
         if "fired" in tensors:
             before[:1] = tensors["fired"]
         strict = bool(call.options[1])
-        before[1:] = u[:-1] > threshold if strict else u[:-1] >= threshold
+        level = threshold.to(u.dtype)
+        before[1:] = u[:-1] > level if strict else u[:-1] >= level
         found.append(grad_input.flatten(0, 1).t().mm(before.flatten(0, 1)))
     if asked & BIAS:
         found.append(grad_input.sum((0, 1)))
@@ -247,8 +250,8 @@ def _named(names: Sequence[str], flags: int) -> tuple[str, ...]:
 torch.library.impl("lif_cuda::recurrent", "Autograd", _recurrent)
 
 
-# Under the transforms of torch.func: functions with a setup_context and a rule for vmap, which takes the samples
-# of the transform one after the other.
+# Under the transforms of torch.func: functions with a setup_context, and a rule for vmap that takes the
+# samples one after the other.
 
 
 def _each_sample(

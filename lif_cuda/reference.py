@@ -221,7 +221,7 @@ def recurrent_lif(
     bias: Tensor | None = None,
     **options: Unpack[RecurrentCallOptions],
 ) -> Any:
-    """:func:`lif_cuda.functional.recurrent_lif` as a Python loop over time, with a product of matrices a step.
+    """:func:`lif_cuda.functional.recurrent_lif` as a Python loop, with a product of matrices a step.
 
     The product adds in an order of its own. So a membrane near its threshold can fire here and not there, and
     after that the two go different ways.

@@ -1,4 +1,4 @@
-"""Recurrent neurons written a second time, in NumPy and by hand, with each sum in the order that is promised."""
+"""Recurrent neurons a second time, in NumPy and by hand, with each sum in the order that is promised."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Recurrent layers: against the NumPy twin, which adds in the order that is promised, and the eager reference.
+"""Recurrent layers: against the NumPy twin, which adds in the promised order, and the eager reference.
 
 The twin has the same bits. The reference multiplies a matrix, in an order of its own: there each step is
-computed from the layer's own spikes of the step before, and a spike that differs has to be a membrane that lies
-at its threshold to within the rounding of the sum.
+computed from the layer's own spikes of the step before, and a spike that differs has to be a membrane that
+lies at its threshold to within the rounding of the sum.
 """
 
 from __future__ import annotations

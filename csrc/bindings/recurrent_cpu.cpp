@@ -1,6 +1,5 @@
 // The operators of recurrent layers on the CPU: samples on torch's own threads.
 #include "bindings/recurrent.h"
-#include "cpu/dispatch.h"
 #include "cpu/recurrent.h"
 
 namespace lif::bindings {
@@ -92,11 +91,10 @@ std::vector<Tensor> backward_of(const RecurrentProblem& problem) {
         in_parallel(samples, work_of(args.extent),
                     [&](int64_t begin, int64_t end) { kernels.backward(args, packed.get(), begin, end); });
       },
-      [](const std::vector<PartialSum<S>>& sums) {
+      [&](const std::vector<PartialSum<S>>& sums) {
         for (const PartialSum<S>& each : sums) {
           if (each.columns > 0) {
-            cpu::active_kernels<S>().sum_partials(each.values, each.rows, each.columns, each.repeat,
-                                                  each.sum);
+            kernels.sum_partials(each.values, each.rows, each.columns, each.repeat, each.sum);
           }
         }
       });

@@ -26,6 +26,8 @@ struct RecurrentKernels {
   // Run samples [begin, end).
   void (*forward)(const RecurrentForward<T>&, const S* packed, int64_t begin, int64_t end);
   void (*backward)(const RecurrentBackward<T>&, const S* packed, int64_t begin, int64_t end);
+  // As that of BackwardKernels (kernels.h).
+  void (*sum_partials)(const S* partial, int64_t rows, int64_t columns, int64_t repeat, S* out);
 };
 
 template <typename S>

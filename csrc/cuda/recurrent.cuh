@@ -13,7 +13,9 @@
 
 namespace lif::cuda {
 
-constexpr int kMostRecurrentThreads = 1024;
+// Of a block. With more in fp64 the registers would not do.
+template <typename T>
+constexpr int kMostRecurrentThreads = std::is_same_v<T, double> ? 512 : 1024;
 
 // What the launcher decides.
 template <typename Args>
@@ -99,7 +101,7 @@ LIF_FN ForwardParts<S, W> forward_parts(unsigned char* memory, const RecurrentEx
 #if defined(__CUDACC__)
   found.flags = nullptr;
 #else
-  found.flags = parts.template take<unsigned char>(kMostRecurrentThreads);
+  found.flags = parts.template take<unsigned char>(kMostRecurrentThreads<S>);
 #endif
   found.bytes = parts.bytes();
   return found;
@@ -155,7 +157,7 @@ LIF_DEVICE_FN void copy_weight(W* to, const W* from, int64_t size) {
 
 // The weight is transposed: row i is what a spike of neuron i adds.
 template <typename T, typename W, bool kShared>
-__global__ void __launch_bounds__(kMostRecurrentThreads)
+__global__ void __launch_bounds__(kMostRecurrentThreads<T>)
     recurrent_forward_kernel(const Persistent<RecurrentForward<T, W>> given) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -312,7 +314,7 @@ LIF_DEVICE_FN S any_step_back(const RecurrentBackward<T, W>& args, int64_t t, in
 
 // The weight is as nn.Linear has it.
 template <typename T, typename W, bool kShared>
-__global__ void __launch_bounds__(kMostRecurrentThreads)
+__global__ void __launch_bounds__(kMostRecurrentThreads<T>)
     recurrent_backward_kernel(const Persistent<RecurrentBackward<T, W>> given) {
   using S = StateOf<T>;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -404,18 +406,19 @@ inline int64_t samples_of_block(const RecurrentExtent& extent, const Device& dev
   return device.multiprocessors > 0 ? ceil_div(extent.samples, device.multiprocessors) : 1;
 }
 
-inline int recurrent_threads(const RecurrentExtent& extent) {
+template <typename T>
+int recurrent_threads(const RecurrentExtent& extent) {
   const int64_t whole = ceil_div(extent.neurons, kWarp) * kWarp;
-  return static_cast<int>(std::min<int64_t>(whole, kMostRecurrentThreads));
+  return static_cast<int>(std::min<int64_t>(whole, kMostRecurrentThreads<T>));
 }
 
-template <auto kOwn, auto kThroughCache, typename Args, typename Bytes>
+template <typename T, auto kOwn, auto kThroughCache, typename Args, typename Bytes>
 int launch_persistent(const Args& args, const Bytes& bytes, void* stream) {
   On on{{}, static_cast<cudaStream_t>(stream)};
   if (const auto error = current_device(on.device); error != cudaSuccess) {
     return error;
   }
-  const int threads = recurrent_threads(args.extent);
+  const int threads = recurrent_threads<T>(args.extent);
   const int64_t samples = samples_of_block(args.extent, on.device);
   const size_t own = bytes(std::true_type(), samples);
   if (own <= static_cast<size_t>(on.device.shared_bytes)) {
@@ -431,7 +434,7 @@ int launch_recurrent_forward(const RecurrentForward<T, W>& args, void* stream) {
   const auto bytes = [&](auto own, int64_t samples) {
     return forward_parts<decltype(own)::value, StateOf<T>, W>(nullptr, args.extent, samples).bytes;
   };
-  return launch_persistent<&recurrent_forward_kernel<T, W, true>, &recurrent_forward_kernel<T, W, false>>(
+  return launch_persistent<T, &recurrent_forward_kernel<T, W, true>, &recurrent_forward_kernel<T, W, false>>(
       args, bytes, stream);
 }
 
@@ -440,8 +443,8 @@ int launch_recurrent_backward(const RecurrentBackward<T, W>& args, void* stream)
   const auto bytes = [&](auto own, int64_t samples) {
     return backward_parts<decltype(own)::value, StateOf<T>, W>(nullptr, args.extent, samples).bytes;
   };
-  return launch_persistent<&recurrent_backward_kernel<T, W, true>, &recurrent_backward_kernel<T, W, false>>(
-      args, bytes, stream);
+  return launch_persistent<T, &recurrent_backward_kernel<T, W, true>,
+                           &recurrent_backward_kernel<T, W, false>>(args, bytes, stream);
 }
 
 }  // namespace lif::cuda

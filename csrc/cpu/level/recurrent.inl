@@ -2,6 +2,7 @@
 #include "cpu/level/recurrent_backward.inl"
 #include "cpu/level/recurrent_forward.inl"
 #include "cpu/level/recurrent_weights.inl"
+#include "cpu/level/sums.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -19,8 +20,8 @@ int64_t packed_size(int64_t neurons) {
 template <typename T>
 RecurrentKernels<T> recurrent_kernels() {
   using S = StateOf<T>;
-  return {&packed_size<S>, &transpose_weight<S>, &panels_of_weight<S>, &recurrent_forward<T>,
-          &recurrent_backward<T>};
+  return {&packed_size<S>,       &transpose_weight<S>,   &panels_of_weight<S>,
+          &recurrent_forward<T>, &recurrent_backward<T>, &sum_partials<S>};
 }
 
 template <typename S>
