@@ -3,9 +3,9 @@
     python bench/gpu_recurrent.py --json recurrent.json
     python bench/gpu_recurrent.py --device cpu --shapes tiny      runs all of it; its figures mean nothing
 
-Nothing is timed before the spikes of the device, and the gradient of x, are the bits of the CPU's kernels. The
-eager loop is that of bench/recurrent.py. Forward is a call without gradients, its kernels alone; with backward it
-is a whole call by the wall clock, as an eager loop is one.
+Nothing is timed before the spikes of the device, and the gradient of x, are the bits of the CPU's kernels.
+The eager loop is that of bench/recurrent.py. Forward is a call without gradients, its kernels alone; with
+backward it is a whole call by the wall clock, as an eager loop is one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def time_shape(shape: tuple[Any, ...], device: torch.device, seconds: float) -> 
     for name in timed:
         row["seconds"][name] = asdict(turns.timing(name))
         row["how"][name] = timed[name].how
-    line = ", ".join(f"{name} {1e6 * s['median'] / steps:.2f} us a step" for name, s in row["seconds"].items())
+    each = {name: 1e6 * seconds["median"] / steps for name, seconds in row["seconds"].items()}
+    line = ", ".join(f"{name} {us:.2f} us a step" for name, us in each.items())
     print(f"[{steps}, {samples}, {neurons}] {row['dtype']}: {line}", flush=True)
     return row
 

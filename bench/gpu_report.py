@@ -213,8 +213,8 @@ def _recurrent(found: dict[str, Any] | None) -> list[str]:
     lines = [
         "## Recurrent layers",
         "",
-        "Microseconds a time step. Forward: the kernels alone; the others are whole calls by the wall clock. Spikes",
-        "and the gradient of x were the bits of the CPU's kernels first.",
+        "Microseconds a time step. Forward: the kernels alone; the others are whole calls by the wall clock.",
+        "Spikes and the gradient of x were the bits of the CPU's kernels first.",
         "",
     ]
     body = []

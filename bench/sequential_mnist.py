@@ -38,11 +38,12 @@ from _training import Network, Split, TrainingError, make_deterministic
 from torch import Tensor, nn
 
 from lif_cuda import RecurrentLIF, ReferenceRecurrentLIF
+from lif_cuda._recurrent_module import RecurrentModule
 from lif_cuda.data import DataError, ImageData, load
 
 _CLASSES = 10
 _ERRORS = (DataError, TrainingError, _checkpoint.CheckpointError, _distributed.DeviceError)
-_LAYERS = {"fused": RecurrentLIF, "reference": ReferenceRecurrentLIF}
+_LAYERS: dict[str, type[RecurrentModule]] = {"fused": RecurrentLIF, "reference": ReferenceRecurrentLIF}
 
 
 class SequentialClassifier(nn.Module):
@@ -54,9 +55,7 @@ class SequentialClassifier(nn.Module):
         layer: the fused layer or the reference; the same seed gives the same network with either.
     """
 
-    def __init__(
-        self, part: int, hidden: int, layer: type[RecurrentLIF] | type[ReferenceRecurrentLIF]
-    ) -> None:
+    def __init__(self, part: int, hidden: int, layer: type[RecurrentModule]) -> None:
         super().__init__()
         self.part = part
         self.input = nn.Linear(part, hidden)

@@ -39,8 +39,7 @@ print(facts()["simd"])
 """
 
 
-# Recurrent layers have the same bits at every level, gradients of x and of the state included; what is printed
-# has to be the same, too.
+# Recurrent layers have the same bits at every level, all gradients included: so has what is printed.
 RECURRENT = """
 import hashlib, torch
 from test_recurrent import draw, gradients_by, call

@@ -1,5 +1,5 @@
-// The schemas of recurrent layers alone, for a library of these operators in a namespace of its own: it is compiled
-// with -Dlif_cuda=NAME.
+// The schemas of recurrent layers alone, for a library of these operators in a namespace of its own: it is
+// compiled with -Dlif_cuda=NAME.
 #include <torch/csrc/stable/library.h>
 
 #include "bindings/recurrent.h"
