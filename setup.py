@@ -57,8 +57,13 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
             "csrc/bindings/schema.cpp",
             "csrc/bindings/ops_cpu.cpp",
             "csrc/bindings/events_cpu.cpp",
+            "csrc/bindings/recurrent_cpu.cpp",
             # The longest first, so that no core waits for the last.
-            *(f"csrc/cpu/{way}_{level}.cpp" for way in ("backward", "forward", "events") for level in simd),
+            *(
+                f"csrc/cpu/{way}_{level}.cpp"
+                for way in ("backward", "forward", "events", "recurrent")
+                for level in simd
+            ),
         ],
         define_macros=[target],
         extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},
@@ -97,7 +102,11 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
         return [kernels, node, facts]
     cuda = Extension(
         "lif_cuda._kernels_cuda",
-        ["csrc/bindings/ops_cuda.cpp", *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))],
+        [
+            "csrc/bindings/ops_cuda.cpp",
+            "csrc/bindings/recurrent_cuda.cpp",
+            *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu")),
+        ],
         define_macros=[target, ("USE_CUDA", None)],
         extra_compile_args={
             "cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths("cuda")),

@@ -8,11 +8,11 @@ from ._nir import from_nir, to_nir
 from ._packed import PackedSpikes
 from ._spike_conv import SpikeConv2d
 from ._spike_linear import SpikeLinear
-from ._state import NeuronState
+from ._state import NeuronState, RecurrentState
 from .decay import decay_of
-from .layers import IF, LI, LIF, AdaptiveLIF, CurrentLIF
+from .layers import IF, LI, LIF, AdaptiveLIF, CurrentLIF, RecurrentLIF
 from .memory import keep_memory
-from .reference import ReferenceLIF
+from .reference import ReferenceLIF, ReferenceRecurrentLIF
 from .time_distributed import TimeDistributed
 
 __version__ = "0.1.0"
@@ -26,7 +26,10 @@ __all__ = [
     "CurrentLIF",
     "NeuronState",
     "PackedSpikes",
+    "RecurrentLIF",
+    "RecurrentState",
     "ReferenceLIF",
+    "ReferenceRecurrentLIF",
     "SpikeConv2d",
     "SpikeLinear",
     "TimeDistributed",

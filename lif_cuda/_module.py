@@ -19,7 +19,7 @@ from ._outputs import OutputName, outputs_type
 from ._parameters import Parameters
 from ._settled import Settled
 from ._signature import layer_constructor
-from ._state import NeuronState, State, state_names
+from ._state import NeuronState, RecurrentState, State, state_names
 from .surrogate import Surrogate
 
 
@@ -76,6 +76,7 @@ class LIFModule(LayerParameters):
     # What ``step`` returns of a step, and options that are what they are in all layers of a kind.
     _of_step: ClassVar[OutputName] = "spikes"
     _given: ClassVar[frozenset[str]] = frozenset()
+    _state_type: ClassVar[type[NeuronState] | type[RecurrentState]] = NeuronState
 
     @layer_constructor
     def __init__(
@@ -185,7 +186,7 @@ class LIFModule(LayerParameters):
         """
         if not self.stateful:
             raise RuntimeError("reset_state is for layers with stateful=True; this one keeps no state")
-        start = checked_start(state)
+        start = checked_start(state, self._state_type)
         self._kept.reset(detached(start) if start is not None and self.detach_state else start)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -248,7 +249,7 @@ class LIFModule(LayerParameters):
                 loaded[name] = saved.detach().to(saved.device if like is None else like.device, copy=True)
             if key in unexpected_keys:
                 unexpected_keys.remove(key)
-        self._kept.reset(NeuronState(**loaded) if loaded else None)
+        self._kept.reset(self._state_type(**loaded) if loaded else None)
 
     # Calls.
 
@@ -312,7 +313,7 @@ class LIFModule(LayerParameters):
         start = self._kept.begin(x, settled.options)
         if start is not None:
             # Since it was kept, the neuron may have got a refractory period, or lost it.
-            start = NeuronState(**{name: getattr(start, name) for name in self._states()})
+            start = self._state_type(**{name: getattr(start, name) for name in self._states()})
         out, final = self._lif(x, self._in_use(), start, with_state.options, with_state)
         after = NeuronState(final) if isinstance(final, Tensor) else final
         self._kept.end(start, detached(after) if self.detach_state else after, self.training)

@@ -83,6 +83,23 @@ WANTED = ("x", "membrane", "current", "adaptation", *LEARNABLE)
 # Traits that set a neuron apart from the plain one.
 STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT, FLOORED = 1, 2, 4, 8, 16, 32, 64
 
+# Those of recurrent layers (csrc/bindings/recurrent.h).
+RECURRENT_SLOTS = (
+    "bias",
+    "membrane",
+    "fired",
+    "beta",
+    "threshold",
+    "table",
+    "grad_spikes",
+    "grad_trace",
+    "grad_steady",
+    "grad_membrane",
+    "grad_fired",
+)
+RECURRENT_OUTPUTS = ("spikes", "count", "rate", "trace", "membrane", "fired", "u", "fired_before")
+RECURRENT_WANTED = ("membrane", "fired", "beta", "threshold")
+
 RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
 
@@ -118,6 +135,10 @@ spike_pack = torch.ops.lif_cuda.spike_pack.default
 spike_unpack = torch.ops.lif_cuda.spike_unpack.default
 spike_linear = torch.ops.lif_cuda.spike_linear.default
 spike_gradient = torch.ops.lif_cuda.spike_gradient.default
+recurrent = torch.ops.lif_cuda.recurrent.default
+recurrent_forward = torch.ops.lif_cuda.recurrent_forward.default
+recurrent_backward = torch.ops.lif_cuda.recurrent_backward.default
+recurrent_weights = torch.ops.lif_cuda.recurrent_weights.default
 
 
 def check_device(x: Tensor) -> None:
@@ -144,3 +165,8 @@ def checkpoint_interval(device_type: str) -> int:
     neuron and row.
     """
     return 16 if device_type == "cuda" else 32
+
+
+def recurrent_kernels(device_type: str) -> str:
+    """Whose kernels run a recurrent layer on a device, ``"cpu"`` or ``"cuda"``: each keeps its own things."""
+    return device_type

@@ -178,6 +178,37 @@ class CurrentOptions(PlainOptions, AdaptationOptions, RefractoryOptions, OwnOpti
     """Those of a layer whose ``alpha`` has a place of its own."""
 
 
+class RecurrentCallOptions(TypedDict, total=False):
+    """Keywords of a call of recurrent neurons."""
+
+    time_dim: int
+    output: Output
+    reset: Literal["subtract", "zero"]
+    v_reset: float
+    detach_reset: bool
+    strict: bool
+    gain: float
+    surrogate: Surrogate
+    return_state: bool
+
+
+class RecurrentOptions(RecurrentCallOptions, total=False):
+    """Keywords of a recurrent layer's constructor."""
+
+    learn_beta: bool
+    learn_threshold: bool
+    tau: float | Tensor | None
+    dt: float | None
+    decay: str | None
+    bound: Bound
+    threshold_bound: ThresholdBound | None
+    stateful: bool
+    detach_state: bool
+    save_state: bool
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
 class AdaptiveOptions(PlainOptions, SynapseOptions, RefractoryOptions, OwnOptions, total=False):
     """Those of a layer whose ``kappa`` and ``rho`` have places of their own."""
 
@@ -207,14 +238,14 @@ def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) ->
 
 
 def of_call(
-    beta: float | Tensor, threshold: float | Tensor, given: dict[str, Any]
+    beta: float | Tensor, threshold: float | Tensor, given: dict[str, Any], function: str = "lif"
 ) -> tuple[Parameters, CallOptions]:
     """The keywords of a call as its parameters and its options; they are checked later."""
     # By its name: torch.compile of torch 2.11 cannot trace an object that is a default.
     given.setdefault("surrogate", DEFAULT_SURROGATE)
     if _OF_CALLS.issuperset(given):  # most calls; to look at each of the names takes 1.4 us of their 9
         return Parameters(beta, threshold), CallOptions(**given)
-    options, parameters = _apart("lif", given, CallOptions._fields, _BY_KEYWORD)
+    options, parameters = _apart(function, given, CallOptions._fields, _BY_KEYWORD)
     return Parameters(beta, threshold, **parameters), CallOptions(**options)
 
 

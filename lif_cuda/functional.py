@@ -8,17 +8,24 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from . import _agreement, _events, _layout, _transforms
+from . import _agreement, _events, _layout, _recurrent_run, _transforms
 from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
-from ._options import INTEGRATOR, CallOptions, IntegratorOptions, check_integrator, of_call
+from ._options import (
+    INTEGRATOR,
+    CallOptions,
+    IntegratorOptions,
+    RecurrentCallOptions,
+    check_integrator,
+    of_call,
+)
 from ._outputs import SERIES, OutputName, Readout, check_readout, output_names, outputs_type
 from ._packed import PackedSpikes
 from ._parameters import Parameters
 from ._plan import Plan, plan_of
 from ._settled import Settled
 from ._signature import integrator_function, neuron_function
-from ._state import NeuronState, State
+from ._state import NeuronState, RecurrentState, State
 from ._torch_private import has_tangent, is_distributed, is_traced, makes_a_program, transforms_are_active
 from .surrogate import StraightThrough
 
@@ -318,3 +325,54 @@ def spike_linear(spikes: Tensor | PackedSpikes, weight: Tensor, bias: Tensor | N
         NotImplementedError: forward-mode derivatives.
     """
     return _events.spike_linear(spikes, weight, bias)[0]
+
+
+def recurrent_lif(
+    x: Tensor,
+    weight: Tensor,
+    beta: float | Tensor,
+    threshold: float | Tensor = 1.0,
+    state: RecurrentState | None = None,
+    *,
+    bias: Tensor | None = None,
+    **options: Unpack[RecurrentCallOptions],
+) -> Any:
+    """T time steps of neurons whose spikes feed back into all of them, fused.
+
+    For a layer of neurons, from ``(v[-1], s[-1]) = state``::
+
+        r[t] = bias (or 0), then + weight[:, i] for each neuron i that fired at t-1, i ascending
+        u[t] = beta * v[t-1] + gain * (x[t] + r[t])
+
+    and the spike, the reset and the surrogate as in :func:`lif`. The order of the sum is part of the promise:
+    with it spikes and membranes are the same bits on any device, at any number of threads. Gradients are
+    those of backpropagation through time; the CPU's are the same for any number of threads, too.
+
+    Args:
+        x: input current, [T, batch..., neurons] with its time axis at ``time_dim``; float32, float64, float16
+            or bfloat16. ``x.expand(T, batch, neurons)`` is a constant input, read as it lies.
+        weight: [neurons, neurons], as ``nn.Linear`` has it: ``weight[j, i]`` is what a spike of neuron i adds
+            to neuron j. Of the dtype of x or of the state; as the bias is.
+        beta: membrane decay a step: a number in [0, 1], or a tensor of one value or one for each neuron.
+        threshold: membrane at which a neuron fires: a number or a tensor like ``beta``.
+        state: before the first step, as a call returns it; None: zeros.
+        bias: [neurons]; None: none.
+        time_dim: the time axis of x and of outputs with one.
+        output: ``"spikes"``, ``"count"``, ``"rate"``, ``"trace"``, or a tuple of them: see :func:`lif`.
+        reset: ``"subtract"`` or ``"zero"``.
+        v_reset, gain: numbers.
+        detach_reset, strict, surrogate, return_state: as for :func:`lif`.
+
+    Returns:
+        ``(out, state)``: the output, or a NamedTuple of those asked for; and the
+        :class:`lif_cuda.RecurrentState` after the last step, ready for the next call. ``out`` alone without
+        ``return_state``.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, device, shape or value, or is an option
+            that recurrent neurons do not have.
+        RuntimeError: x is on a CUDA device and this build has no CUDA kernels.
+        NotImplementedError: x is on another kind of device; or the gradient is differentiated again.
+    """
+    parameters, chosen = of_call(beta, threshold, {**options}, "recurrent_lif")
+    return _recurrent_run.run_recurrent(x, weight, bias, parameters, state, chosen)

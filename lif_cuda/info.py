@@ -16,7 +16,14 @@ from ._torch_private import has_kernel
 from .layers import LIF
 from .reference import ReferenceLIF
 
-OPERATORS = ("lif_cuda::lif_forward", "lif_cuda::lif_backward", "lif_cuda::lif")
+OPERATORS = (
+    "lif_cuda::lif_forward",
+    "lif_cuda::lif_backward",
+    "lif_cuda::lif",
+    "lif_cuda::recurrent",
+    "lif_cuda::recurrent_forward",
+    "lif_cuda::recurrent_backward",
+)
 
 # Parameter gradients are sums over time and batch, added up in another order than the reference's.
 # These are 100 terms each; the kernels' bound is a small multiple of eps * the sum of their sizes.

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Unpack, cast
 
 from torch import Tensor
 
-from . import functional
+from . import _recurrent_run, functional
 from ._module import LIFModule
 from ._options import (
     FIRING,
@@ -19,7 +19,15 @@ from ._options import (
     check_integrator,
 )
 from ._outputs import Readout, check_readout
+from ._recurrent_module import RecurrentModule
 from ._signature import integrator_constructor, layer_constructor
+
+
+def _refuse_script(layer: object) -> NoReturn:
+    raise NotImplementedError(
+        f"torch.jit.script reads Python, and not that of {type(layer).__name__}; use torch.export.export, "
+        "or torch.jit.trace"
+    )
 
 
 class LIF(LIFModule):
@@ -31,10 +39,7 @@ class LIF(LIFModule):
     _lif = staticmethod(functional.run_neuron)
 
     def __prepare_scriptable__(self) -> NoReturn:
-        raise NotImplementedError(
-            f"torch.jit.script reads Python, and not that of {type(self).__name__}; use torch.export.export, "
-            "or torch.jit.trace"
-        )
+        _refuse_script(self)
 
 
 class LI(LIF):
@@ -155,3 +160,15 @@ class AdaptiveLIF(LIF):
         **options: Unpack[AdaptiveOptions],
     ) -> None:
         super().__init__(num_neurons, beta, threshold, kappa=kappa, rho=rho, **options)
+
+
+class RecurrentLIF(RecurrentModule):
+    __doc__ = (RecurrentModule.__doc__ or "").replace(
+        "Base of :class:`lif_cuda.RecurrentLIF` (fused) and :class:`lif_cuda.ReferenceRecurrentLIF`.",
+        "Neurons whose spikes feed back into all of them: all T time steps in one launch.",
+    )
+
+    _run_recurrent = staticmethod(_recurrent_run.run_recurrent)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_script(self)

@@ -7,7 +7,7 @@ which a step uses its spikes is the order in which autograd adds up their gradie
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -15,13 +15,15 @@ from torch import Tensor
 from ._agreement import check_unlearned
 from ._call import Checked, check_call
 from ._module import LIFModule
-from ._options import CallOptions, of_call
+from ._options import CallOptions, RecurrentCallOptions, of_call
 from ._outputs import SERIES, output_names, outputs_type
 from ._packed import PackedSpikes
 from ._parameters import Parameters
+from ._recurrent import CheckedRecurrent, check_recurrent_call
+from ._recurrent_module import RecurrentModule
 from ._settled import Settled
 from ._signature import neuron_function
-from ._state import NeuronState, State
+from ._state import NeuronState, RecurrentState, State
 from .surrogate import Surrogate
 
 
@@ -223,3 +225,92 @@ class ReferenceLIF(LIFModule):
     """
 
     _lif = staticmethod(run_neuron)
+
+
+def recurrent_lif(
+    x: Tensor,
+    weight: Tensor,
+    beta: float | Tensor,
+    threshold: float | Tensor = 1.0,
+    state: RecurrentState | None = None,
+    *,
+    bias: Tensor | None = None,
+    **options: Unpack[RecurrentCallOptions],
+) -> Any:
+    """:func:`lif_cuda.functional.recurrent_lif` as a Python loop, with a product of matrices a step.
+
+    The product adds in an order of its own. So a membrane near its threshold can fire here and not there, and
+    after that the two go different ways.
+    """
+    parameters, chosen = of_call(beta, threshold, {**options}, "recurrent_lif")
+    return run_recurrent(x, weight, bias, parameters, state, chosen)
+
+
+def run_recurrent(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    parameters: Parameters,
+    state: RecurrentState | None,
+    options: CallOptions,
+    settled: Settled | None = None,
+) -> Any:
+    """:func:`recurrent_lif` with its arguments in groups; ``settled``: what a layer knows of its calls."""
+    checked = check_recurrent_call(x, weight, bias, parameters, state, options, settled)
+    options = checked.of_neurons.options
+    found, final = _recurrent_loop(checked, options)
+    output = options.output
+    if isinstance(output, str):
+        out: Any = found[output]
+    else:
+        out = outputs_type(output)(*(found[name] for name in output))
+    return (out, final) if options.return_state else out
+
+
+def _recurrent_loop(
+    checked: CheckedRecurrent, options: CallOptions
+) -> tuple[dict[str, Tensor], RecurrentState]:
+    """All outputs by name, and the final state."""
+    of_neurons = checked.of_neurons
+    x, features, dtype, time_dim = (
+        of_neurons.x,
+        of_neurons.features,
+        of_neurons.state_dtype,
+        of_neurons.time_dim,
+    )
+
+    def tensor(value: float | Tensor | None) -> Any:
+        return None if value is None else torch.as_tensor(value, dtype=dtype, device=x.device)
+
+    own: Any = Parameters(*map(tensor, of_neurons.parameters))
+    weight = checked.weight.to(dtype)
+    bias = None if checked.bias is None else checked.bias.to(dtype)
+    if checked.state is None:
+        v = s = torch.zeros(features, dtype=dtype, device=x.device)
+    else:
+        v, s = checked.state.membrane.clone(), checked.state.spikes.clone()
+    count = torch.zeros_like(v)
+    spikes, trace = [], []
+    currents = x.to(dtype).unbind(time_dim)
+    for current in currents:
+        fed_back = torch.nn.functional.linear(s, weight, bias)
+        u = own.beta * v + own.gain * (current + fed_back)
+        s = _Spike.apply(u, own.threshold, options.surrogate, options.strict)
+        by = s.detach() if options.detach_reset else s
+        v = u - own.threshold * by if options.reset == "subtract" else _ResetToValue.apply(u, own.v_reset, by)
+        count = count + s
+        spikes.append(s)
+        trace.append(v)
+
+    def stacked(values: list[Tensor]) -> Tensor:
+        return torch.stack(values, time_dim).to(x.dtype) if values else x.clone()
+
+    length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
+    found = {"spikes": stacked(spikes), "trace": stacked(trace), "count": count, "rate": count / length}
+    return found, RecurrentState(v, s)
+
+
+class ReferenceRecurrentLIF(RecurrentModule):
+    """The layer of :class:`lif_cuda.RecurrentLIF` in plain eager PyTorch, with the same state_dict keys."""
+
+    _run_recurrent = staticmethod(run_recurrent)

@@ -51,6 +51,11 @@ EVENTS, PRODUCTS, SPIKE_WORDS = (
 )
 DISPATCH = "csrc/cpu/dispatch.h"
 
+RECURRENT, RECURRENT_BACK, RECURRENT_WEIGHTS, RECURRENT_ROWS = (
+    f"csrc/cpu/level/recurrent_{name}.inl" for name in ("forward", "backward", "weights", "rows")
+)
+RECURRENT_CUDA = "csrc/cuda/recurrent.cuh"
+
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900
 
@@ -174,6 +179,21 @@ MUTATIONS = [
     Mutation("cuda: a floor of another neuron", ACCESS, "v_min = load_parameter<W>(parameter[kFloor], at);", "v_min = splat<S, W>(parameter[kFloor].value);"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
+    Mutation("recurrent: another order of spikes", "csrc/cpu/level/events.inl", "for (int64_t w = 0; w < count; ++w) {", "for (int64_t w = count - 1; w >= 0; --w) {"),
+    Mutation("recurrent: bias forgotten", RECURRENT, "copy_row(bias, args.bias, n);", ""),
+    Mutation("recurrent: first spikes forgotten", RECURRENT, "pack_row(bits, args.fired + (first + b) * n, n);", "fill_row(bits, uint64_t{0}, words);"),
+    Mutation("recurrent: samples share a count", RECURRENT, "add_row(count + b * workspace.stride(), s_row, n);", "add_row(count, s_row, n);"),
+    Mutation("recurrent: strict forgotten", RECURRENT_ROWS, "if (neuron.strict) {", "if (false) {"),
+    Mutation("recurrent: neurons of a last vector", RECURRENT_ROWS, "fill_row(row + neurons, beyond, whole - neurons);", "fill_row(row + neurons, S(-1), whole - neurons);"),
+    Mutation("recurrent: membrane of this step", RECURRENT_BACK, "back.before = row_at(args.u, t - 1, sample);", "back.before = row_at(args.u, t, sample);"),
+    Mutation("recurrent: the last samples of a block", RECURRENT_BACK, "for (; b < size; ++b) {\n        multiply_panel<1>", "for (; b + 1 < size; ++b) {\n        multiply_panel<1>"),
+    Mutation("recurrent: steady gradient lost", RECURRENT_BACK, "add_row(spikes, args.grad_steady + sample * n, n);", ""),
+    Mutation("recurrent: gradient of the first spikes", RECURRENT_BACK, "if (t > 0 || args.grad_fired != nullptr) {", "if (t > 0) {"),
+    Mutation("recurrent: half of a word", RECURRENT_WEIGHTS, "words[i][w] = bits[half + i];", "words[i][w] = bits[i];"),
+    Mutation("recurrent: a last block of rows", RECURRENT_WEIGHTS, "row < args.rows ? args.fired_before", "row + 1 < args.rows ? args.fired_before"),
+    Mutation("recurrent cuda: words of the step before", RECURRENT_CUDA, "(t + 1) % 2 * given.samples", "t % 2 * given.samples"),
+    Mutation("recurrent cuda: no barrier of a block", RECURRENT_CUDA, "    }\n    __syncthreads();\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count", "    }\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count"),
+    Mutation("recurrent cuda: spikes left out", RECURRENT_CUDA, "constexpr int kAtOnce = 4;", "constexpr int kAtOnce = 4;\n  neurons -= neurons % kWarp != 0;"),
 ]  # fmt: skip
 
 
@@ -184,8 +204,9 @@ def build_cpu(folder: Path) -> None:
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
     levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
-    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward", "events") for level in levels]
-    sources += ["bindings/schema", "bindings/ops_cpu", "bindings/events_cpu"]
+    ways = ("backward", "forward", "events", "recurrent")
+    sources = [f"cpu/{way}_{level}" for way in ways for level in levels]
+    sources += [f"bindings/{name}" for name in ("schema", "ops_cpu", "events_cpu", "recurrent_cpu")]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",
@@ -227,7 +248,12 @@ def caught(mutation: Mutation) -> str | None:
         assert mutation.right in text, f"{mutation.name}: {mutation.path} no longer says {mutation.right!r}"
         source.write_text(text.replace(mutation.right, mutation.wrong))
         tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
-        if not mutation.name.startswith("cuda:"):
+        if mutation.name.startswith("recurrent cuda:"):
+            tests = ["tests/test_recurrent_on_host.py", "-k", "not sanitized"]
+        elif mutation.name.startswith("recurrent:"):
+            build_cpu(folder)
+            tests = ["tests/test_recurrent.py"]
+        elif not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
             events = mutation.name.startswith("events:")

@@ -115,7 +115,7 @@ class Converted(LIF):
 
         Not by way of the state that is kept: a recomputation under activation checkpointing passes its own.
         """
-        start = checked_start(state)
+        start = checked_start(state, NeuronState)
         start = None if start is None or start.membrane.shape == (0,) else start
         out, after = self._lif(x, self._in_use(), start, settled.options, settled)
         if not (backward_is_running() or makes_a_program() or transforms_are_active()):
@@ -124,7 +124,7 @@ class Converted(LIF):
 
     def _start(self, state: Tensor | NeuronState | None) -> None:
         """Start from this state, with its history; an empty tensor stands for zeros."""
-        start = checked_start(state)
+        start = checked_start(state, NeuronState)
         self._kept.reset(None if start is None or start.membrane.shape == (0,) else start)
 
 

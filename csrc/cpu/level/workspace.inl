@@ -14,7 +14,7 @@ struct Block {
   int64_t neuron;  // index of the first neuron among all
 };
 
-inline Block block_of(const Extent& extent, const Tiling& tiling, int64_t task) {
+[[maybe_unused]] Block block_of(const Extent& extent, const Tiling& tiling, int64_t task) {
   const int64_t outer = task / tiling.tasks_per_outer;
   const int64_t first = (task - outer * tiling.tasks_per_outer) * tiling.neurons;
   const int64_t left = extent.inner - first;
