@@ -73,7 +73,7 @@ class Equal:
         """The layer of lif_cuda; ``options`` are added to those of the row."""
         layers = {
             layer.__name__: functools.partial(layer, **options)
-            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF)
+            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF, lif_cuda.LI)
         }
         made: lif_cuda.LIF = eval(self.ours, {**layers, "surrogate": lif_cuda.surrogate})
         return made
@@ -262,16 +262,8 @@ EQUALS = (
         "LIF(beta=0.9, decay_input=True, strict=True, surrogate=surrogate.SuperSpike(1.0))",
         scale=10.0,
     ),
-    Equal(
-        "Norse",
-        "norse.LI()",
-        'CurrentLIF(alpha=0.8, beta=0.9, decay_input=True, reset="none", output="trace")',
-    ),
-    Equal(
-        "Norse",
-        "norse.LICell()",
-        'CurrentLIF(alpha=0.8, beta=0.9, decay_input=True, reset="none", output="trace")',
-    ),
+    Equal("Norse", "norse.LI()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
+    Equal("Norse", "norse.LICell()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
     Equal(
         "sinabs",
         "layers.LIF(tau_mem=10.0)",
@@ -292,6 +284,18 @@ EQUALS = (
         f"LIF({_TAU_10}, learn_beta=True, {_SINABS})",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
+    Equal(
+        "sinabs",
+        "layers.LIF(tau_mem=10.0, min_v_mem=-0.2, norm_input=False, spike_fn=activation.SingleSpike)",
+        f"LIF({_TAU_10}, v_min=-0.2, learn_beta=True, {_SINABS})",
+        learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
+    ),
+    Equal(
+        "sinabs",
+        "layers.IAF(min_v_mem=-0.25, spike_fn=activation.SingleSpike)",
+        f"IF(v_min=-0.25, {_SINABS})",
+        scale=0.4,
+    ),
     Equal("sinabs", "layers.IAF()", f"IF({_SINABS})", scale=0.4, exact=True),
     Equal(
         "sinabs",
@@ -302,7 +306,7 @@ EQUALS = (
     Equal(
         "sinabs",
         "layers.ExpLeak(tau_mem=10.0)",
-        f'LIF({_TAU_10}, learn_beta=True, reset="none", output="trace")',
+        f"LI({_TAU_10}, learn_beta=True)",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
 )

@@ -7,7 +7,7 @@ from ._module import reset_states
 from ._nir import from_nir, to_nir
 from ._state import NeuronState
 from .decay import decay_of
-from .layers import IF, LIF, AdaptiveLIF, CurrentLIF
+from .layers import IF, LI, LIF, AdaptiveLIF, CurrentLIF
 from .memory import keep_memory
 from .reference import ReferenceLIF
 from .time_distributed import TimeDistributed
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IF",
+    "LI",
     "LIF",
     "AdaptiveLIF",
     "Conversion",

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import _agreement
 from ._check import STATE_DTYPES, type_name
 from ._options import CallOptions
+from ._outputs import output_names
 from ._parameters import Parameters, check_neurons, check_parameter
 from ._settled import Settled
 from ._state import check_state, state_names
@@ -88,6 +89,12 @@ def check_call(
         None if value is None else check_parameter(name, value, x, features, channel_dim)
         for name, value in zip(Parameters._fields, parameters, strict=True)
     )
+    length = x.shape[time_dim] if options.steps is None else options.steps
+    if "trace_max" in output_names(options.output) and length == 0:
+        raise ValueError(
+            "output='trace_max' needs a time step, got T = 0, of which there is no largest membrane; use "
+            "'trace_last' or 'trace_mean', or leave such calls out"
+        )
     names = state_names(options, parameters)
     states = check_state(membrane, names, x, features, timed=options.steps is None)
     return Checked(x, options, time_dim, features, channel_dim, checked, states, STATE_DTYPES[x.dtype])

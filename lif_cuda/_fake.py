@@ -40,7 +40,7 @@ def _forward(
         if name in SERIES:
             results.append(_series(x, features, length, 0 if time_first else time_dim))
         elif name == "total":
-            results.append(x.new_empty([], dtype=torch.int64))
+            results.append(x.new_empty([], dtype=torch.float64))
         elif name == "checkpoints":
             states = 1 + bool(traits & _ops.SYNAPSE) + bool(traits & _ops.ADAPTIVE) + bool(refractory > 0)
             rows = torch.sym_max((length - 1) // checkpoint_every, 0)

@@ -15,7 +15,7 @@ from . import _agreement, _check, _saved
 from ._kept_state import KeptState, checked_start, detached
 from ._layer_parameters import LayerParameters, beta_of
 from ._options import LAYER_FLAGS, CallOptions, LayerChoices, LayerOptions, of_layer
-from ._outputs import outputs_type
+from ._outputs import OutputName, outputs_type
 from ._parameters import Parameters
 from ._settled import Settled
 from ._signature import layer_constructor
@@ -51,7 +51,7 @@ class LIFModule(LayerParameters):
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
             ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``delay_reset``,
+            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``,
             ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
             ``refractory`` and ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with
@@ -73,6 +73,9 @@ class LIFModule(LayerParameters):
     """
 
     _lif: ClassVar[Callable[..., Any]]
+    # What ``step`` returns of a step, and options that are what they are in all layers of a kind.
+    _of_step: ClassVar[OutputName] = "spikes"
+    _given: ClassVar[frozenset[str]] = frozenset()
 
     @layer_constructor
     def __init__(
@@ -121,6 +124,8 @@ class LIFModule(LayerParameters):
 
     def _set_option(self, name: str, value: Any) -> None:
         """Change an option as if the layer had been made with it, or raise."""
+        if name in self._given:
+            raise AttributeError(f"{name} cannot be set: {type(self).__name__} has none")
         if name in CallOptions._fields:
             options = _agreement.check_options(self.options._replace(**{name: value}))
             _agreement.check_with_parameters(options, self._numbers_or_stand_ins())
@@ -289,7 +294,7 @@ class LIFModule(LayerParameters):
             channel_dim = channel_dim % axes
             channel_dim -= channel_dim > options.time_dim % axes
         one = self._settled.but(
-            steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True
+            steps=1, time_dim=0, channel_dim=channel_dim, output=self._of_step, return_state=True
         )
         spikes, state = self._run(current, membrane, one)
         return spikes.squeeze(0), state
@@ -319,16 +324,21 @@ class LIFModule(LayerParameters):
         parts = parts if self.num_neurons else []
         usual = Parameters._field_defaults
         for name in Parameters._fields:
+            if name in self._given:
+                continue
             value = "learned" if name in self.learned else self._brief(name)
             if name in ("beta", "threshold") or value != str(usual[name]):
                 parts.append(f"{name}={value}")
-        parts += [f"output={self.options.output!r}", f"reset={self.options.reset!r}"]
+        parts += [
+            f"{name}={getattr(self, name)!r}" for name in ("output", "reset") if name not in self._given
+        ]
         for name, option in self.options._asdict().items():
             if name not in ("output", "reset", "surrogate") and option != CallOptions._field_defaults[name]:
                 parts.append(f"{name}={option!r}")
         if self.stateful:
             parts.append("stateful=True")
-        parts.append(f"surrogate={self.options.surrogate}")
+        if "surrogate" not in self._given:
+            parts.append(f"surrogate={self.options.surrogate}")
         return ", ".join(parts)
 
     def _brief(self, name: str) -> str:

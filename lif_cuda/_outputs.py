@@ -11,10 +11,23 @@ from torch import Tensor
 
 from . import _check
 
-OutputName = Literal["spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total"]
+OutputName = Literal[
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
+    "total",
+    "trace_max",
+    "trace_mean",
+    "trace_last",
+]
 Output = OutputName | tuple[OutputName, ...]
 
 OUTPUTS: tuple[str, ...] = get_args(OutputName)
+# What a leaky integrator returns of its T steps.
+Readout = Literal["trace", "last", "max", "mean"]
 # Those with a time axis.
 SERIES = ("spikes", "trace", "trace_before_reset")
 
@@ -37,6 +50,18 @@ def check_output(name: str, value: Any) -> Any:
         _check.check_choice(name, one, OUTPUTS)
     if len(set(value)) < len(value):
         raise ValueError(f"{name} must name each output once, got {value!r}")
+    return value
+
+
+def check_readout(name: str, value: Any) -> Any:
+    """Return ``value``, or raise unless it names what a leaky integrator returns."""
+    if isinstance(value, tuple | list):
+        raise TypeError(
+            f"{name} of a leaky integrator must be one name, got {value!r}; for several call "
+            "lif_cuda.functional.lif with reset='none' and a tuple of 'trace', 'trace_last', 'trace_max' and "
+            "'trace_mean'"
+        )
+    _check.check_choice(name, value, get_args(Readout))
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,14 +11,15 @@ from torch import Tensor
 from . import _agreement, _layout, _transforms
 from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
-from ._options import CallOptions, of_call
-from ._outputs import SERIES, outputs_type
+from ._options import INTEGRATOR, CallOptions, IntegratorOptions, check_integrator, of_call
+from ._outputs import SERIES, OutputName, Readout, check_readout, output_names, outputs_type
 from ._parameters import Parameters
 from ._plan import Plan, plan_of
 from ._settled import Settled
-from ._signature import neuron_function
+from ._signature import integrator_function, neuron_function
 from ._state import NeuronState, State
 from ._torch_private import has_tangent, is_distributed, is_traced, makes_a_program, transforms_are_active
+from .surrogate import StraightThrough
 
 
 @neuron_function
@@ -63,10 +64,18 @@ def lif(
         output: ``"spikes"``: [T, ...] zeros and ones in x's dtype; ``"count"``: their sum over time;
             ``"rate"``: their mean (0 if T is); ``"first_spike"``: the step of the first spike, T where there
             is none; ``"trace"`` and ``"trace_before_reset"``: v[t] and u[t], [T, ...] in x's dtype;
-            ``"total"``: the spikes of all neurons together, int64. Or a tuple of names. Those without a time
-            axis are of the state's dtype.
+            ``"total"``: the spikes of all neurons together, float64, which counts exactly up to 2^53; its
+            gradient is that of the sum of all spikes, for a penalty on the firing rate; ``"trace_max"``,
+            ``"trace_mean"`` and ``"trace_last"``: of the membranes v[t], without storing them, the largest (a
+            NaN is above all, the gradient goes to the step that reached it first, and T must not be 0), the
+            sum in the order of time by T (0 if T is), and the one after the last step. Or a tuple of names.
+            Those without a time axis are of the state's dtype but for the total.
         reset: ``"subtract"``, ``"zero"`` or ``"none"``.
         v_reset: the membrane after a reset to "zero": a number or a tensor.
+        v_min: a floor under the membrane, applied after the reset, also of a silent step: ``v[t] = max(v[t],
+            v_min)``, with ``delay_reset`` ``max(u[t], v_min)``. A number or a tensor, which is not learned;
+            None: no floor. Its gradient is that of ``torch.clamp``: none where the floor holds, all of it at
+            the floor itself. A ``membrane`` below it is taken as it is.
         delay_reset: reset on the way into the next step, undecayed, as snnTorch does:
             ``u[t] = beta * u[t-1] + gain * x[t] - threshold * s[t-1]``, or ``u[t-1]`` set to ``v_reset``
             before it leaks. The state is u, and a spike of the initial one resets the first step. Needs
@@ -86,7 +95,7 @@ def lif(
         save: what forward keeps for backward. ``"input"``: x itself, and for long T the state every few dozen
             steps. ``"bits"``: two bits for each neuron and step and no x, with the same gradients; for a
             ``Rectangle`` or ``StraightThrough`` surrogate, a reset that is not an attached "zero", no further
-            state, and neither ``beta`` nor ``gain`` learned.
+            state, no floor, and neither ``beta`` nor ``gain`` learned.
 
     Returns:
         ``(out, membrane)``: the output, or a NamedTuple of those asked for; and the state after the last
@@ -107,6 +116,59 @@ def lif(
     return run_neuron(x, parameters, membrane, chosen)
 
 
+# What a leaky integrator returns, and the output of the neuron that it is.
+READOUTS: dict[str, OutputName] = {
+    "trace": "trace",
+    "last": "trace_last",
+    "max": "trace_max",
+    "mean": "trace_mean",
+}
+# Of what never fires nothing comes back through a spike, with this surrogate not even NaN of an infinite
+# membrane.
+SILENT = StraightThrough()
+
+
+@integrator_function
+def li(
+    x: Tensor,
+    beta: float | Tensor,
+    membrane: State | None = None,
+    *,
+    output: Readout = "trace",
+    return_state: bool = True,
+    **options: Unpack[IntegratorOptions],
+) -> Any:
+    """T time steps of leaky integrators, which never fire: the readout that most networks end in.
+
+    ``v[t] = beta * v[t-1] + gain * x[t]``, in one launch forward and one backward: :func:`lif` with
+    ``reset="none"`` and without its spikes.
+
+    Args:
+        x, beta, membrane: as for :func:`lif`.
+        output: ``"trace"``: v[t], [T, ...] in x's dtype; or, of v over time, without storing it and in the
+            state's dtype: ``"last"``, ``"max"`` (see ``"trace_max"`` of :func:`lif`; T must not be 0) and
+            ``"mean"`` (0 if T is).
+        return_state: False: return ``out`` alone.
+        options: ``steps``, ``time_dim``, ``channel_dim``, ``gain``, ``decay_input``, ``rest``, ``alpha`` and
+            ``v_min`` of :func:`lif`, by keyword.
+
+    Returns:
+        ``(out, membrane)``, as :func:`lif` does.
+
+    Raises:
+        TypeError, ValueError: as for :func:`lif`.
+    """
+    check_readout("output", output)
+    check_integrator("li", options, INTEGRATOR)
+    asked: Any = {
+        "output": READOUTS[output],
+        "reset": "none",
+        "surrogate": SILENT,
+        "return_state": return_state,
+    }
+    return lif(x, beta, 1.0, membrane, **options, **asked)
+
+
 def run_neuron(
     x: Tensor,
     parameters: Parameters,
@@ -124,8 +186,8 @@ def run_neuron(
         x = _layout.arrange(x, layout.order if options.steps is None else layout.features)
         if layout.copy:
             x = x.contiguous()
-    if call.bits and torch.is_grad_enabled():
-        _agreement.check_saved(options, parameters)
+    if plan.guarded and torch.is_grad_enabled():
+        _agreement.check_unlearned(options, parameters)
     transformed = transforms_are_active()
     results: Sequence[Tensor]
     if plan.node is not None and type(x) in _PLAIN and not (transformed or is_traced()):
@@ -155,6 +217,8 @@ def _as_asked(plan: Plan, results: Sequence[Tensor]) -> Any:
             for name, tensor in found.items()
         }
     output = options.output
+    if "trace_last" in output_names(output):  # the state itself, which the caller is not to find changed
+        found["trace_last"] = found["membrane"].clone() if options.return_state else found["membrane"]
     if isinstance(output, str):
         out = found[output]
     else:
@@ -176,7 +240,7 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     )
     becomes_a_program = makes_a_program()
     if not (differentiate or transformed or becomes_a_program):
-        return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
+        return run(x, given, call.keeping_nothing(), steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
         given.append(plan.table(x))

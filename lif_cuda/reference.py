@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._agreement import check_saved
+from ._agreement import check_unlearned
 from ._call import Checked, check_call
 from ._module import LIFModule
 from ._options import CallOptions, of_call
@@ -93,7 +93,7 @@ def run_neuron(
     checked = check_call(x, parameters, membrane, options, settled)
     options = checked.options
     if torch.is_grad_enabled():
-        check_saved(options, parameters)
+        check_unlearned(options, parameters)
 
     def tensor(value: float | Tensor | None) -> Any:
         return None if value is None else torch.as_tensor(value, dtype=checked.state_dtype, device=x.device)
@@ -126,11 +126,13 @@ def _loop(
     alpha: Any,
     kappa: Any,
     rho: Any,
+    v_min: Any,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All outputs asked for and the final states, by name; the parameters are tensors or None."""
     reset, strict, rest, refractory = options.reset, options.strict, options.rest, options.refractory
     time_dim, features, dtype = checked.time_dim, checked.features, checked.state_dtype
     names = output_names(options.output)
+    counted = not {"count", "rate", "total"}.isdisjoint(names)
 
     def start(name: str) -> Tensor:
         value = checked.states.get(name)
@@ -138,6 +140,7 @@ def _loop(
 
     v, i, b, q = (start(name) for name in NeuronState._fields)
     count, first, alive = torch.zeros_like(v), torch.zeros_like(v), torch.ones_like(v)
+    sum_v, top = torch.zeros_like(v), torch.full_like(v, -torch.inf)
     series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
 
     steps = options.steps
@@ -170,17 +173,25 @@ def _loop(
             v = u - level * by
         else:
             v = _ResetToValue.apply(u, v_reset, by)
+        if v_min is not None:
+            v = torch.clamp(v, min=v_min)
         if kappa is not None:
             b = rho * b + s
         if refractory:
             q = torch.where(s != 0, torch.full_like(q, refractory), (q - 1).clamp(min=0))
 
         # Read out.
-        if "count" in names or "rate" in names:
+        if counted:
             count = count + s
         if "first_spike" in names:
             alive = alive * (1 - s)
             first = first + alive
+        if "trace_mean" in names:
+            sum_v = sum_v + v
+        if "trace_max" in names:  # which the first step reaches, and a NaN, as in torch.max
+            first_step = not series["trace"]
+            higher = (v > top) | (v.isnan() & ~top.isnan()) | first_step
+            top = torch.where(higher, v, top)
         for name, value in (("spikes", s), ("trace", v), ("trace_before_reset", u)):
             series[name].append(value)
 
@@ -194,8 +205,10 @@ def _loop(
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
     length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
     found |= {"count": count, "rate": count / length, "first_spike": first}
+    found |= {"trace_max": top, "trace_mean": sum_v / length, "trace_last": v.clone()}
+    # After the rate, so that its gradient meets that of the count first, as in the kernels.
     if "total" in names:
-        found["total"] = (stacked("spikes").detach() != 0).sum()
+        found["total"] = count.double().sum()
     return found, {"membrane": v, "current": i, "adaptation": b, "silence": q}
 
 

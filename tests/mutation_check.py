@@ -26,7 +26,9 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-STEP, STEP_BACK, MEMBER = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member"))
+STEP, STEP_BACK, MEMBER, READOUT_OVER_TIME = (
+    f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "readout")
+)
 ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
     f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
 )
@@ -63,6 +65,11 @@ MUTATIONS = [
     Mutation("reset sign", STEP, "return sub(u, mul(theta, s));", "return add(u, mul(theta, s));"),
     Mutation("strict and not", STEP, "return u > theta ? number<S>(1)", "return u >= theta ? number<S>(1)"),
     Mutation("silence a step short", STEP, "? refractory : fewer;", "? refractory - number<S>(1) : fewer;"),
+    Mutation("the last of the largest", READOUT_OVER_TIME, "v > peak.value ? one", "v >= peak.value ? one"),
+    Mutation("the largest without NaN", READOUT_OVER_TIME, "const S higher = v > peak.value ? one : first_nan;", "const S higher = v > peak.value ? one : zero;"),
+    Mutation("a floor without NaN", STEP, "return v >= v_min ? v : v != v ? v : v_min;", "return v >= v_min ? v : v_min;"),
+    Mutation("a gradient through the floor", STEP_BACK, "a = v >= own.v_min ? a : number<S>(0);", "a = v > own.v_min ? a : number<S>(0);"),
+    Mutation("cpu: a floor, and the step before", CPU_COLUMN, "return neuron.delayed && !neuron.floored;", "return neuron.delayed;"),
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
@@ -86,6 +93,8 @@ MUTATIONS = [
     Mutation("cpu: another shape", CPU_SLOPES, "slopes_strip<Shape::gaussian>", "slopes_strip<Shape::piecewise_exp>"),
     Mutation("cpu: neighbours swapped", CPU_SLOPES, "return table_line(low, high,", "return table_line(high, low,"),
     Mutation("cpu: first spike after the rest", CPU_BACKWARD, "const bool steady = is_steady(args) && !tile.timed;", "const bool steady = is_steady(args);"),
+    Mutation("cpu: the sum as the mean", CPU_FORWARD, "rows.sum_v, static_cast<S>(steps > 0 ? steps : 1), n);", "rows.sum_v, S(1), n);"),
+    Mutation("cpu: the largest of a tile", CPU_FORWARD, "splat(static_cast<S>(tile.t + j)));\n          store(rows.highest", "splat(static_cast<S>(j)));\n          store(rows.highest"),
     Mutation("cpu: later than the first spike", CPU_BACKWARD, "first_spike_earlier(load(rows.grad_first + i + lane), later, was[k].s));", "later);"),
     Mutation("cpu: bits of one step", CPU_BACKWARD, "words, fired_bit(t + j), S(1), size);", "words, fired_bit(t), S(1), size);"),
     Mutation("cpu: a word of bits begins anew", CPU_FORWARD, "if (t % kStepsOfWord == 0) {", "if (t == 0) {"),
@@ -133,6 +142,7 @@ MUTATIONS = [
     Mutation("cuda: a channel too long", ACCESS, "if (++within == parameter.repeat) {", "if (within++ == parameter.repeat) {"),
     Mutation("cuda: aligned rows", TIERS, "aligned_ = aligned_ && stride % width_ == 0;", "static_cast<void>(stride);"),
     Mutation("cuda: total of one lane", READOUT, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: the total hides the count", "lif_cuda/_autograd.py", """incoming["count"] + of_each if "count" in incoming else of_each""", "of_each"),
     Mutation("cuda: gradient of a sum", READOUT, "if (steady_spikes(args)) {", "if (false) {"),
     Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
     Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),
@@ -146,6 +156,8 @@ MUTATIONS = [
     Mutation("cuda: last checkpoint", LONG_FORWARD, "keep_states(whole);", ""),
     Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
+    Mutation("cuda: the gradient of a mean at each step", ANY, "a = add(a, grad_mean);", ""),
+    Mutation("cuda: a floor of another neuron", ACCESS, "v_min = load_parameter<W>(parameter[kFloor], at);", "v_min = splat<S, W>(parameter[kFloor].value);"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
 ]  # fmt: skip
@@ -204,7 +216,10 @@ def caught(mutation: Mutation) -> str | None:
         if not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "fuzz")]
+            tests = [
+                f"tests/test_{name}.py"
+                for name in ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")
+            ]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

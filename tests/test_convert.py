@@ -163,7 +163,6 @@ def test_surrogates_are_those_of_the_table(library: str, theirs: str, ours: str)
         ("Norse", "norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=2000.0))", "outside of"),
         ("Norse", "norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=_learned))", "tau_mem_inv learns"),
         ("sinabs", "layers.LIF(tau_mem=10.0, tau_syn=5.0)", "tau_syn"),
-        ("sinabs", "layers.LIF(tau_mem=10.0, min_v_mem=-1.0)", "min_v_mem"),
         (
             "sinabs",
             "layers.IAF(reset_fn=activation.MembraneReset(0.5), spike_fn=activation.SingleSpike)",

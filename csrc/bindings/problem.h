@@ -287,6 +287,7 @@ void set_common(Args& args, const Problem& problem) {
   args.neuron.adaptive = problem.traits & kAdaptive;
   args.neuron.refractory = problem.refractory;
   args.neuron.rest = static_cast<S>(problem.rest);
+  args.neuron.floored = problem.traits & kFloored;
 }
 
 // Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
@@ -360,8 +361,11 @@ class Returned {
     return {data, extent.steps * extent.inner, extent.inner};
   }
 
-  void push(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
-  Tensor& back() { return tensors_.back(); }
+  // Returns its place.
+  size_t push(Tensor tensor) {
+    tensors_.push_back(std::move(tensor));
+    return tensors_.size() - 1;
+  }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
  private:
@@ -375,6 +379,7 @@ inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kSt
 template <typename S>
 void check_bits(const Neuron<S>& neuron) {
   STD_TORCH_CHECK(states_of(neuron) == 1 && !neuron.delayed, "bits are for neurons with a membrane only");
+  STD_TORCH_CHECK(!neuron.floored, "bits do not hold where a floor held");
   STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
                   "bits do not hold the membrane that a reset to zero needs in backward");
 }
@@ -399,15 +404,23 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   args.first = returned.add<S>(outputs & kFirstSpike, features, kState);
   args.trace = returned.add_series<T>(outputs & kTrace, problem);
   args.trace_before = returned.add_series<T>(outputs & kTraceBefore, problem);
+  std::optional<Tensor> total;
+  size_t total_at = 0;
   if (outputs & kTotal) {
-    returned.push(torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long));
-    args.total = static_cast<int64_t*>(returned.back().mutable_data_ptr());
+    total = torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long);
+    args.total = static_cast<int64_t*>(total->mutable_data_ptr());
+    total_at = returned.push(*total);
   }
+  STD_TORCH_CHECK(!(outputs & kTraceMax) || args.extent.steps > 0, "the largest of no membranes");
+  STD_TORCH_CHECK(!(outputs & kPeak) || (outputs & kTraceMax), "the step of the largest goes with it");
+  args.trace_max = returned.add<S>(outputs & kTraceMax, features, kState);
+  args.trace_mean = returned.add<S>(outputs & kTraceMean, features, kState);
   for (int i = 0; i < kStates; ++i) {
     const bool asked = outputs & (kFinalState << i);
     STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "a final state that the neuron does not have");
     args.final_state[i] = returned.add<S>(asked, features, kState);
   }
+  args.peak = returned.add<S>(outputs & kPeak, features, kState);
   if (outputs & kCheckpoints) {
     const int64_t chunks = (args.extent.steps + checkpoint_every - 1) / checkpoint_every;
     Shape shape = with_axis(features, 0, states_of(args.neuron));
@@ -422,7 +435,12 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   if (neurons(args.extent) > 0) {
     launch(args);
   }
-  return returned.take();
+  std::vector<Tensor> results = returned.take();
+  if (total) {
+    // Counted in integers, whose sum no order changes; float64, which has a gradient, holds them to 2^53.
+    results[total_at] = torch::stable::to(*total, ScalarType::Double);
+  }
+  return results;
 }
 
 template <typename T>
@@ -444,6 +462,15 @@ void set_gradients(Backward<T>& args, const Problem& problem) {
                   "the gradient of the first-spike time needs that output");
   check_like_x(problem.x, first_spike, "first_spike", kState, n);
   args.first = read<S>(first_spike);
+  const Tensor* peak = problem.given[Slot::peak];
+  args.grad_trace_max =
+      series_of<S>(problem.grad(kOfTraceMax), problem, false, kState, "the gradient of the largest membrane");
+  args.grad_trace_mean =
+      series_of<S>(problem.grad(kOfTraceMean), problem, false, kState, "the gradient of the mean membrane");
+  STD_TORCH_CHECK(!problem.grad(kOfTraceMax) || peak,
+                  "the gradient of the largest membrane needs the step of it");
+  check_like_x(problem.x, peak, "peak", kState, n);
+  args.peak = read<S>(peak);
   for (int i = 0; i < kSmoothStates; ++i) {
     const Tensor* grad = problem.grad(kOfState + i);
     check_like_x(problem.x, grad, "the gradient of the state", kState, n);
@@ -524,8 +551,8 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
   // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  std::array<std::optional<Tensor>, kParameters> partials;
-  for (int i = 0; i < kParameters; ++i) {
+  std::array<std::optional<Tensor>, kLearnable> partials;
+  for (int i = 0; i < kLearnable; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
       partials[i] = new_empty(
@@ -537,7 +564,7 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
     launch(args);
   }
   std::vector<PartialSum<S>> sums;
-  for (int i = 0; i < kParameters; ++i) {
+  for (int i = 0; i < kLearnable; ++i) {
     if (!partials[i]) {
       continue;
     }

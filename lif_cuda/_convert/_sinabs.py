@@ -27,7 +27,7 @@ class _BareLayer(StatefulLayer):
 class Layer(Converted, _BareLayer):
     """Batch first, spikes alone; the state is kept until ``reset_states``."""
 
-    entries = frozenset({"tau_mem", "alpha_mem", "spike_threshold", "v_mem"})
+    entries = frozenset({"tau_mem", "alpha_mem", "spike_threshold", "v_mem", "min_v_mem"})
     # StatefulLayer has its own, for its own constructors.
     __deepcopy__ = None
     __repr__ = nn.Module.__repr__
@@ -72,6 +72,8 @@ class Layer(Converted, _BareLayer):
             found["beta"] = Value(entries["alpha_mem"].clamp(0, 1), entries["alpha_mem"])
         if "spike_threshold" in entries:
             found["threshold"] = Value(entries["spike_threshold"], entries["spike_threshold"])
+        if "min_v_mem" in entries:
+            found["v_min"] = Value(entries["min_v_mem"], entries["min_v_mem"])
         return found
 
 
@@ -130,13 +132,15 @@ def _recipe(module: Any) -> Recipe:
     for name, remedy in (
         ("tau_syn", "a layer of lif_cuda has alpha"),
         ("alpha_syn", "a layer of lif_cuda has alpha"),
-        ("min_v_mem", "leave it out"),
         ("record_states", "ask a layer of lif_cuda for output=('spikes', 'trace')"),
     ):
         value = getattr(module, name, None)
         if value is not None and value is not False:
             raise NoEqualError(f"{name} has no equal; {remedy}")
     integrates = module.spike_fn is None
+    floor = getattr(module, "min_v_mem", None)
+    if floor is not None and (floor.numel() != 1 or floor.requires_grad):
+        raise NoEqualError("min_v_mem differs between neurons, or learns, and is one number here")
     options: dict[str, Any] = {"reset": "none", "output": "trace"} if integrates else _fires(module)
     options |= {
         "decay_input": module.norm_input,

@@ -27,7 +27,8 @@ template <typename T>
 bool is_plain(const Forward<T>& args) {
   const bool plainly = is_plain(args.neuron) && !has_gain(args.parameter) && !args.x.uniform &&
                        args.trace.data == nullptr && args.trace_before.data == nullptr &&
-                       args.first == nullptr && args.bits == nullptr;
+                       args.first == nullptr && args.bits == nullptr && args.trace_max == nullptr &&
+                       args.trace_mean == nullptr;
   return plainly && (is_counted(args) ? args.spikes.data == nullptr && args.x.time_stride == 0
                                       : args.spikes.data != nullptr);
 }
