@@ -65,7 +65,7 @@ _OURS = {
     "inhibition": _NONE,
     "state_quant": _NONE,
     "graded_spikes_factor": _NONE,
-    "min_v_mem": _NONE,
+    "min_v_mem": "v_min=",
 }
 
 

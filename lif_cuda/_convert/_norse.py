@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import surrogate
 from .._check import STATE_DTYPES
 from .._state import NeuronState
+from ..functional import SILENT
 from ..layers import LIF
 from ._layer import Converted, NoEqualError, Recipe, Value, tensor
 
@@ -127,7 +128,7 @@ def _recipe(module: Any, *, series: bool, synapse: bool, fires: bool) -> Recipe:
         elif method is not reset.reset_subtract:
             raise NoEqualError(f"reset_method {getattr(method, '__name__', method)} has no equal")
     else:
-        options |= {"reset": "none", "output": "trace"}
+        options |= {"reset": "none", "output": "trace", "surrogate": SILENT}
     return Recipe(Layer if series else Cell, options, values, calling={"start": rest})
 
 
