@@ -275,14 +275,23 @@ def _asked(call: Call, every: int) -> int:
 
 
 _NODE = _build_facts.node_module()
+
+
+def pass_the_dispatcher_by(whether: bool) -> None:
+    """Let the node call the kernels itself where nobody else is to hear of it, or always the dispatcher."""
+    assert _NODE is not None
+    for device, library in _ops.LIBRARIES.items():
+        _NODE.call_directly(device=device, library=str(library) if whether else None)
+
+
 if _NODE is not None:
     _NODE.refuse_with(
         forward_mode=NO_FORWARD_MODE,
         second_derivative=NO_SECOND_DERIVATIVE,
         second_pass_of_bits=NO_SECOND_PASS_OF_BITS,
     )
-    for _device, _library in _ops.LIBRARIES.items():
-        _NODE.call_directly(device=_device, library=str(_library))
+    if not _build_facts.always_dispatches():
+        pass_the_dispatcher_by(True)
 
 
 def node_of(

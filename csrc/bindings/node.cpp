@@ -326,7 +326,7 @@ PYBIND11_MODULE(_node, m) {
       "The messages of what has no derivative.");
   m.def("call_directly", &lif::bindings::call_directly, py::kw_only(), py::arg("device"), py::arg("library"),
         "Call the operators of a device in their library, which is loaded, where nobody else is to hear of "
-        "it.");
+        "it; None: through the dispatcher.");
   py::class_<Call>(m, "Call")
       .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const Floats& floats, const Ints& slots,
                        const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool peak,
