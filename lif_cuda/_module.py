@@ -330,9 +330,9 @@ class LIFModule(LayerParameters):
             value = "learned" if name in self.learned else self._brief(name)
             if name in ("beta", "threshold") or value != str(usual[name]):
                 parts.append(f"{name}={value}")
-        parts += [
-            f"{name}={getattr(self, name)!r}" for name in ("output", "reset") if name not in self._given
-        ]
+        parts.append(f"output={self.output!r}")
+        if "reset" not in self._given:
+            parts.append(f"reset={self.options.reset!r}")
         for name, option in self.options._asdict().items():
             if name not in ("output", "reset", "surrogate") and option != CallOptions._field_defaults[name]:
                 parts.append(f"{name}={option!r}")

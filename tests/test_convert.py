@@ -524,6 +524,28 @@ def test_norse_over_time_and_at_rest_elsewhere() -> None:
     torch.testing.assert_close(torch.cat([first, second]), theirs)
 
 
+def test_a_series_begins_where_the_neuron_is_at_rest() -> None:
+    needs("Norse")
+    needs("SpikingJelly")
+    import norse.torch as norse
+    from spikingjelly.activation_based import neuron
+
+    x = 3 * torch.randn(12, 3, 7)
+    norse_layer = convert(norse.LIFBoxCell(norse.LIFBoxParameters(v_leak=torch.tensor(-0.5))))
+    state, spikes = None, []
+    for step in x:
+        spike, state = norse_layer(step, state)
+        spikes.append(spike)
+    assert torch.equal(norse_layer.run(x)[0], torch.stack(spikes))
+    jelly = convert(neuron.LIFNode(v_reset=-0.5))
+    spikes = [jelly(step) for step in x]
+    jelly.reset()
+    assert torch.equal(jelly.run(x), torch.stack(spikes))
+    assert torch.equal(jelly.v, jelly.state)
+    steady = jelly.run(x[0], steps=4)  # goes on from there
+    assert steady.shape == (4, 3, 7)
+
+
 def test_norse_neurons_that_differ() -> None:
     needs("Norse")
     import norse.torch as norse

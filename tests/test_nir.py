@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 nir = pytest.importorskip("nir", reason="nir is not installed: pip install --no-deps -r tests/libraries.txt")
 
-from lif_cuda import IF, LIF, AdaptiveLIF, CurrentLIF, TimeDistributed, from_nir, surrogate, to_nir  # noqa: E402
+from lif_cuda import IF, LI, LIF, AdaptiveLIF, CurrentLIF, TimeDistributed, from_nir, surrogate, to_nir  # noqa: E402
 
 SAID = {"reset": "zero", "strict": True, "return_state": False}
 X = torch.rand(12, 3, 6, generator=torch.Generator().manual_seed(0))
@@ -47,8 +47,9 @@ def run(module: nn.Module, x: Tensor) -> Tensor:
         CurrentLIF(alpha=0.8, beta=0.9, threshold=2.0, **SAID),
         CurrentLIF(alpha=torch.linspace(0, 0.9, 6), beta=0.9, gain=0.5, **SAID),
         LIF(beta=0.9, reset="none", output="trace", return_state=False),
-        LIF(beta=1.0, reset="none", output="trace", return_state=False),
-        CurrentLIF(alpha=0.8, beta=0.9, reset="none", output="trace", return_state=False),
+        LI(beta=0.9, rest=0.25, return_state=False),
+        LI(beta=1.0, gain=0.5, return_state=False),
+        LI(alpha=0.8, beta=0.9, return_state=False),
     ],
     ids=str,
 )
@@ -112,7 +113,7 @@ def test_a_network_comes_back(tmp_path: Path) -> None:
     torch.testing.assert_close(run(back, x), expected.detach())
     again = to_nir(back, x)
     assert sorted(type(node).__name__ for node in again.nodes.values()) == sorted(kinds)
-    assert {module.surrogate for module in back.modules() if isinstance(module, LIF)} == {surrogate.ATan()}
+    assert {module.surrogate for module in back.modules() if type(module) is LIF} == {surrogate.ATan()}
     back(x).sum().backward()
     assert all(parameter.grad is not None for parameter in back.parameters())
 
@@ -124,6 +125,7 @@ def test_a_network_comes_back(tmp_path: Path) -> None:
         {"reset": "zero"},
         {"reset": "subtract", "strict": True, "delay_reset": True, "detach_reset": True},
         {"reset": "zero", "strict": True, "refractory": 2},
+        {"reset": "zero", "strict": True, "v_min": 0.25, "v_reset": -1.0},
     ],
     ids=str,
 )
@@ -139,7 +141,7 @@ def test_what_nir_cannot_say_raises_or_is_noted(options: dict[str, Any], tmp_pat
     node = graph.nodes["0"]
     node.metadata = {"of someone else": 3}
     silent = run(from_nir(graph), x)
-    assert torch.equal(silent, run(LIF(beta=0.9, **SAID), x))
+    assert torch.equal(silent, run(LIF(beta=0.9, v_reset=options.get("v_reset", 0.0), **SAID), x))
 
 
 # What others wrote.
@@ -316,6 +318,8 @@ def leaky() -> nn.Module:
         (lambda: nn.Sequential(nn.Flatten(1)), "0: flattens time or batch: start_dim must be 2"),
         (lambda: nn.Sequential(LIF(output="count", **SAID)), "0: NIR cannot say output='count'"),
         (lambda: nn.Sequential(AdaptiveLIF(**SAID)), "0: NIR cannot say kappa and rho"),
+        (lambda: nn.Sequential(LI(output="max")), "0: NIR cannot say output='trace_max'"),
+        (lambda: nn.Sequential(LI(v_min=0.0)), "0: NIR cannot say v_min=0.0"),
         (lambda: nn.Sequential(CurrentLIF(beta=1.0, **SAID)), "and without a leak"),
         (lambda: nn.Sequential(CurrentLIF(alpha=1.0, **SAID)), "alpha must be below 1"),
         (lambda: nn.Sequential(LIF(beta=torch.tensor([1.0, 0.5] * 3), **SAID)), "beta is 1 in some neurons"),

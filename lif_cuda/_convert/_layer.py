@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import _saved
 from .._bounds import BOUNDS
+from .._check import STATE_DTYPES
 from .._kept_state import checked_start
 from .._parameters import Parameters
 from .._settled import Settled
@@ -59,6 +60,8 @@ class Converted(LIF):
 
     # The names of those entries, states and what is an option here among them.
     entries: ClassVar[frozenset[str]] = frozenset()
+    # The membrane where a series begins.
+    start = 0.0
 
     def translated(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Entries of the library's state_dict, as this layer's own.
@@ -98,9 +101,11 @@ class Converted(LIF):
         Returns:
             As :meth:`lif_cuda.LIF.forward` does.
         """
+        settled = self._settled if steps is None else self._settled.but(steps=steps)
+        if membrane is None and self.start and self._kept.state is None:
+            membrane = self._at_start(x if settled.options.steps is not None else x[0])
         if not self.stateful or membrane is None:
             return LIF.forward(self, x, membrane, steps)
-        settled = self._settled if steps is None else self._settled.but(steps=steps)
         out, after = self._run_from(membrane, x, settled.but(return_state=True))
         return (out, after) if settled.options.return_state else out
 
@@ -121,6 +126,10 @@ class Converted(LIF):
         if not (backward_is_running() or makes_a_program() or transforms_are_active()):
             self._start(after)
         return out, after
+
+    def _at_start(self, one: Tensor) -> NeuronState:
+        """The state where a series begins, for the input of one step."""
+        return NeuronState(torch.full_like(one, self.start, dtype=STATE_DTYPES.get(one.dtype)))
 
     def _start(self, state: Tensor | NeuronState | None) -> None:
         """Start from this state, with its history; an empty tensor stands for zeros."""

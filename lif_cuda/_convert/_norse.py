@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import surrogate
 from .._check import STATE_DTYPES
 from .._state import NeuronState
+from ..functional import SILENT
 from ..layers import LIF
 from ._layer import Converted, NoEqualError, Recipe, Value, tensor
 
@@ -27,21 +28,13 @@ from ._layer import Converted, NoEqualError, Recipe, Value, tensor
 class _Neuron(Converted):
     """The state goes in and out, in Norse's own types."""
 
-    start = 0.0
-
     def _before(self, one: Tensor, state: Any) -> Any:
         """The state before a call, for the input of one step."""
-        if state is not None:
-            membrane = state.v.expand(one.shape)
-        elif self.start:
-            membrane = torch.full_like(one, self.start)
-        else:
-            return None
-        membrane = membrane.to(STATE_DTYPES.get(one.dtype))
+        if state is None:
+            return self._at_start(one) if self.start else None
+        membrane = state.v.expand(one.shape).to(STATE_DTYPES.get(one.dtype))
         if self.alpha is None:
             return membrane
-        if state is None:
-            return NeuronState(membrane)
         # Norse's current has decayed once more. One that decays to nothing in a step is 0 in either.
         alpha = torch.as_tensor(self.alpha, dtype=membrane.dtype, device=membrane.device)
         return NeuronState(membrane, (state.i / alpha.clamp(min=1e-30)).to(membrane.dtype))
@@ -135,7 +128,7 @@ def _recipe(module: Any, *, series: bool, synapse: bool, fires: bool) -> Recipe:
         elif method is not reset.reset_subtract:
             raise NoEqualError(f"reset_method {getattr(method, '__name__', method)} has no equal")
     else:
-        options |= {"reset": "none", "output": "trace"}
+        options |= {"reset": "none", "output": "trace", "surrogate": SILENT}
     return Recipe(Layer if series else Cell, options, values, calling={"start": rest})
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import surrogate
 from .._kept_state import detached
+from ..functional import SILENT
 from ..layers import LIF
 from ._layer import Converted, NoEqualError, Recipe, Value, entries_of, parameters_in_order, tensor
 
@@ -141,7 +142,8 @@ def _recipe(module: Any) -> Recipe:
     floor = getattr(module, "min_v_mem", None)
     if floor is not None and (floor.numel() != 1 or floor.requires_grad):
         raise NoEqualError("min_v_mem differs between neurons, or learns, and is one number here")
-    options: dict[str, Any] = {"reset": "none", "output": "trace"} if integrates else _fires(module)
+    silent = {"reset": "none", "output": "trace", "surrogate": SILENT}
+    options: dict[str, Any] = silent if integrates else _fires(module)
     options |= {
         "decay_input": module.norm_input,
         "bound": "clamp" if module.train_alphas else "sigmoid",

@@ -48,7 +48,7 @@ class _Neuron(Converted):
         self._kept.reset()
         return self.mem
 
-    def _given(self, *states: Tensor | None) -> bool:
+    def _is_passed(self, *states: Tensor | None) -> bool:
         """Whether a state is passed to this call."""
         given = any(state is not None for state in states)
         if given and self.init_hidden:
@@ -93,7 +93,7 @@ class _OfMembrane(_Neuron):
     """Those whose state is their membrane: ``spk, mem = lif(x, mem)``."""
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
-        spike, after = self._step_from(mem, input_) if self._given(mem) else self.step(input_)
+        spike, after = self._step_from(mem, input_) if self._is_passed(mem) else self.step(input_)
         return (spike, after) if self.returns_states else spike
 
 
@@ -142,7 +142,7 @@ class Synaptic(_Neuron, _BareSynaptic):
         return self.reset_mem()
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        if self._given(syn, mem):
+        if self._is_passed(syn, mem):
             membrane = self.mem if mem is None else mem
             current = self.syn if syn is None else syn
             if membrane.shape == (0,) != current.shape:

@@ -14,9 +14,7 @@ from spikingjelly.activation_based import surrogate as theirs
 from torch import Tensor, nn
 
 from .. import surrogate
-from .._check import STATE_DTYPES
 from .._kept_state import detached
-from .._state import NeuronState
 from ..layers import LIF
 from ._layer import Converted, NoEqualError, Recipe, Value, entries_of, parameters_in_order, tensor
 
@@ -25,13 +23,10 @@ class Node(Converted, base.MemoryModule):
     """Spikes come back alone; the state is kept until ``reset``."""
 
     entries = frozenset({"w"})
-    start = 0.0
 
     def forward(self, x: Tensor) -> Any:
         if self.start and self._kept.state is None:
-            one = x[0] if self.step_mode == "m" else x
-            full = torch.full_like(one, self.start, dtype=STATE_DTYPES.get(x.dtype))
-            self._start(NeuronState(full))
+            self._start(self._at_start(x[0] if self.step_mode == "m" else x))
         if self.step_mode == "m":
             return LIF.forward(self, x)
         return self.step(x)[0]

@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._check import type_name
-from .._options import CallOptions
 from ..decay import decay_of
-from ..layers import LIF
+from ..layers import LI, LIF
 from ..surrogate import Surrogate
 
 _Array = Any  # numpy's arrays; the package does not need numpy itself
@@ -51,7 +49,7 @@ def node_of(layer: LIF, features: tuple[int, ...], channel: int | None, dt: floa
     beta, gain = say("beta"), say("gain")
     if options.decay_input:
         gain = 1 - beta
-    metadata = {_NOTE + name: value for name, value in unsaid.items()}
+    metadata: dict[str, Any] = {_NOTE + name: value for name, value in unsaid.items()}
     kind: dict[str, Any] = {"metadata": metadata}
     if not integrates:
         kind |= {"v_threshold": say("threshold"), "v_reset": say("v_reset")}
@@ -82,9 +80,13 @@ def _unsaid(layer: LIF, integrates: bool) -> dict[str, Any]:
             f"NIR cannot say output={options.output!r}: its neurons give spikes; or, without a reset, their "
             "membrane (reset='none', output='trace')"
         )
+    if isinstance(layer.v_min, Tensor):
+        raise ValueError("NIR cannot say v_min, nor is there room for one of each neuron in a note")
+    floor = {} if layer.v_min is None else {"v_min": layer.v_min}
     if integrates:
-        return {}
-    return {name: getattr(options, name) for name, said in _SAID.items() if getattr(options, name) != said}
+        return floor
+    others = {name: getattr(options, name) for name, said in _SAID.items() if getattr(options, name) != said}
+    return others | floor
 
 
 class _Say:
@@ -112,12 +114,13 @@ def layer_of(node: Any, dt: float, decay: str, surrogate: Surrogate) -> LIF:
         ValueError: no layer does what the node says.
     """
     integrates = isinstance(node, nir.I | nir.LI | nir.CubaLI)
+    kind: type[LIF] = LI if integrates else LIF
     options: dict[str, Any] = {"surrogate": surrogate, "return_state": False, **_SAID}
     values: dict[str, Any] = {}
+    noted = _noted(node)
     if integrates:
-        options |= {"reset": "none", "output": "trace"}
+        options = {"return_state": False, **noted}
     else:
-        noted = _noted(node)
         options |= noted
         values["threshold"] = _value(node.v_threshold)
         if options["reset"] == "zero":
@@ -126,7 +129,7 @@ def layer_of(node: Any, dt: float, decay: str, surrogate: Surrogate) -> LIF:
             options["detach_reset"] = True
     if isinstance(node, nir.I | nir.IF):
         values |= {"beta": 1.0, "gain": _value(dt * np.asarray(node.r))}
-        return LIF(**_single(values), **options)
+        return kind(**_single(values), **options)
     tau = _value(node.tau_mem if hasattr(node, "tau_mem") else node.tau)
     values["beta"] = decay_of(tau, dt, decay)
     r = _value(node.r)
@@ -146,7 +149,7 @@ def layer_of(node: Any, dt: float, decay: str, surrogate: Surrogate) -> LIF:
         raise ValueError(
             "v_leak differs between neurons, and rest is one number here; shift the input instead"
         )
-    return LIF(**_single(values), **options, rest=rest)
+    return kind(**_single(values), **options, rest=rest)
 
 
 def _single(values: dict[str, Any]) -> dict[str, Any]:
@@ -167,15 +170,16 @@ def _value(array: _Array) -> float | Tensor:
 
 def _noted(node: Any) -> dict[str, Any]:
     """What :func:`node_of` noted in a node's metadata."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in (node.metadata or {}).items():
         name = str(key).removeprefix(_NOTE)
         if str(key) == name:
             continue  # someone else's
-        if name not in _SAID:
-            raise ValueError(
-                f"metadata has {key}, which is nothing that a layer is made of; {type_name(node)}"
-            )
         text = value.decode() if isinstance(value, bytes) else value
-        found[name] = type(getattr(CallOptions(), name))(text)
+        if name == "v_min":
+            found[name] = float(text)
+        elif name in _SAID:
+            found[name] = type(_SAID[name])(text)
+        else:
+            raise ValueError(f"metadata has {key}, which nothing here is made of")
     return found
