@@ -34,9 +34,9 @@ OUTPUTS = {
     "checkpoints": 2048,
     "bits": 4096,
 }
-# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, what
-# forward kept for backward, and the gradients that come in, in the order in which lif_forward returns their
-# outputs.
+# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, lengths,
+# the table of a surrogate, what forward kept for backward, and the gradients that come in, in the order in
+# which lif_forward returns their outputs.
 STATES, PARAMETERS = NeuronState._fields, Parameters._fields
 INCOMING = (
     "spikes",
@@ -50,7 +50,8 @@ INCOMING = (
     "adaptation",
 )
 FIRST_PARAMETER = len(STATES)
-TABLE = FIRST_PARAMETER + len(PARAMETERS)
+LENGTHS = FIRST_PARAMETER + len(PARAMETERS)
+TABLE = LENGTHS + 1
 CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
 # The numbers that they take, in these orders.

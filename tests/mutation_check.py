@@ -26,7 +26,8 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-STEP, STEP_BACK, MEMBER = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member"))
+STEP, STEP_BACK, MEMBER, PARAMS = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "params"))
+LAUNCH_FORWARD = "csrc/cuda/launch_forward.cuh"
 ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
     f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
 )
@@ -66,6 +67,10 @@ MUTATIONS = [
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
+    Mutation("cpu: lengths forgotten", WORKSPACE, "steps_of(extent, lengths, neuron)};", "extent.steps};"),
+    Mutation("cpu: a sample of another", PARAMS, "neuron / lengths.repeat % lengths.period]", "neuron % lengths.period]"),
+    Mutation("cpu: padding left as it was", CPU_ACCESS, "t < extent.steps; ++t) {", "t + 1 < extent.steps; ++t) {"),
+    Mutation("cpu: a rate over all steps", CPU_READOUT, "return static_cast<S>(block.steps > 0 ? block.steps : 1);", "return static_cast<S>(block.steps + 1);"),
     Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
     Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
@@ -146,6 +151,9 @@ MUTATIONS = [
     Mutation("cuda: last checkpoint", LONG_FORWARD, "keep_states(whole);", ""),
     Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
+    Mutation("cuda: lengths as they come", PARAMS, "return length < 0 ? 0 : length < extent.steps ? length : extent.steps;", "return length;"),
+    Mutation("cuda: lengths in a lean kernel", LAUNCH_FORWARD, " ||\n         args.lengths.values != nullptr;", ";"),
+    Mutation("cuda: padding left as it was", ANY, "row != nullptr && t < last; ++t", "row != nullptr && t + 1 < last; ++t"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
 ]  # fmt: skip
@@ -204,7 +212,9 @@ def caught(mutation: Mutation) -> str | None:
         if not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "fuzz")]
+            tests = [
+                f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "lengths", "fuzz")
+            ]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

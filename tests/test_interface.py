@@ -15,8 +15,8 @@ from _compile import CSRC, compile_source, cxx
 
 from lif_cuda import _ops, surrogate
 
-INPUTS = ("state", "parameter", "table", "checkpoints", "bits", "first_spike", "grad", "count")
-PLACES = (0, _ops.FIRST_PARAMETER, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE)
+INPUTS = ("state", "parameter", "lengths", "table", "checkpoints", "bits", "first_spike", "grad", "count")
+PLACES = (0, _ops.FIRST_PARAMETER, _ops.LENGTHS, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE)
 READOUTS = {
     "Spikes": "spikes",
     "Count": "count",

@@ -101,7 +101,7 @@ int64_t wanted_bit(int64_t slot) {
   if (at < Slot::state + kSmoothStates) {
     return kGradState << (at - Slot::state);
   }
-  const bool parameter = at >= Slot::parameter && at < Slot::table;
+  const bool parameter = at >= Slot::parameter && at < Slot::lengths;
   return parameter ? kGradParameter << (at - Slot::parameter) : 0;
 }
 

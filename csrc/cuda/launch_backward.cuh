@@ -16,7 +16,7 @@ bool is_general(const Backward<T>& args) {
   return args.grad_trace.data != nullptr || args.grad_trace_before.data != nullptr ||
          args.grad_first.data != nullptr || args.grad_parameter[kGain] != nullptr || unfit_x ||
          (args.grad_spikes.uniform && !steady_spikes(args)) || !is_uniform(args.parameter) ||
-         args.extent.steps > kMostSteps;
+         args.extent.steps > kMostSteps || args.lengths.values != nullptr;
 }
 
 template <typename T>

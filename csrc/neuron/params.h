@@ -83,6 +83,16 @@ struct Extent {
 
 LIF_FN int64_t neurons(const Extent& extent) { return extent.outer * extent.inner; }
 
+// The time steps of a neuron: those of its sample in a padded batch, or all. A number of them that is out of
+// range is clamped: on CUDA nobody has looked at it before.
+LIF_FN int64_t steps_of(const Extent& extent, const Parameter<int64_t>& lengths, int64_t neuron) {
+  if (lengths.values == nullptr) {
+    return extent.steps;
+  }
+  const int64_t length = lengths.values[neuron / lengths.repeat % lengths.period];
+  return length < 0 ? 0 : length < extent.steps ? length : extent.steps;
+}
+
 // A launch forward. T is the type of x and of what has a time axis; the rest is StateOf<T>.
 template <typename T>
 struct Forward {
@@ -107,6 +117,9 @@ struct Forward {
   int64_t checkpoint_every = 0;
   uint32_t* bits = nullptr;  // [ceil(T / kStepsOfWord), neurons]
   S window = S(0);           // slope of the surrogate, for the bits
+  // Of the samples of a padded batch, in time steps: after its own a neuron neither integrates nor fires.
+  // What is kept for backward has no values then. `values` is null where all samples take all steps.
+  Parameter<int64_t> lengths;
 };
 
 template <typename T>
@@ -137,6 +150,7 @@ struct Backward {
   T* grad_x_sum = nullptr;  // summed over time, for a constant input
   S* grad_state[kSmoothStates] = {};
   S* grad_parameter[kParameters] = {};  // one partial a neuron
+  Parameter<int64_t> lengths;           // as forward had them
 };
 
 // Whether no parameter but beta and the threshold is asked for its gradient.

@@ -16,7 +16,7 @@ void plain_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, 
   Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows, place);
   PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
   for (int64_t task = begin; task < end; ++task) {
-    plain_forward_task(args, block_of(args.extent, tiling, task), rows);
+    plain_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows);
   }
 }
 
@@ -26,7 +26,7 @@ void wide_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, i
   const WideRows<S> rows(workspace, args.neuron, args.parameter, needs_of(args), tiling.neurons);
   const auto groups = wide_forward_groups_of(args);
   for (int64_t task = begin; task < end; ++task) {
-    wide_forward_task(args, block_of(args.extent, tiling, task), rows, groups);
+    wide_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, groups);
   }
 }
 

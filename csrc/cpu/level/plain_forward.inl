@@ -171,7 +171,7 @@ void forward_tile(const Neuron<S>& neuron, const ForwardTile<T>& tile, const Pla
 template <typename T, typename S = StateOf<T>>
 void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.v, args.state[kMembrane], block);
   const bool counted = is_counted(args);
@@ -197,6 +197,7 @@ void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>
     forward_tile(args.neuron, tile, rows, n);
     until_checkpoint -= tile.steps;
   }
+  zero_rest(args.spikes, args.extent, block);
   if (counted) {
     from_groups<T>(rows.start, rows.count, n);
     write_counts(args, block, rows.start);

@@ -193,7 +193,7 @@ template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
                        WideForwardGroups<T> groups) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.load(args.neuron, args.parameter, block);
   load_states<T>(rows, args.neuron, args.state, block);
   WideForwardTile<T> tile;
@@ -252,6 +252,9 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
     if (tile.in_bits && (end % kStepsOfWord == 0 || end == steps)) {
       copy_row(args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron, rows.words, n);
     }
+  }
+  for (const Series<T>& series : {args.spikes, args.trace, args.trace_before}) {
+    zero_rest(series, args.extent, block);
   }
   if (tile.timed) {
     copy_row(args.first + block.neuron, rows.first, n);
