@@ -29,9 +29,12 @@ LENGTHS = torch.tensor([0, 1, 16, 31, 32, 33, 65, T])
 BATCH = len(LENGTHS)
 
 
-def padded(case: Case, lengths: Tensor = LENGTHS) -> Case:
-    """The same call of samples with these lengths, with NaN for what they are padded with."""
-    if "steps" not in case.options:
+def padded(case: Case) -> Case:
+    """The same call of samples with these lengths or T, with NaN for what they are padded with."""
+    if "steps" in case.options:
+        lengths = LENGTHS.clamp(max=case.options["steps"])
+    else:
+        lengths = LENGTHS.clamp(max=case.x.shape[case.options["time_dim"]])
         poison(case.x, lengths, case.options["time_dim"])
     return replace(case, lengths=lengths)
 
@@ -56,8 +59,7 @@ def test_bits_hold_as_many_steps(seed: int) -> None:
     case = kept_in_bits(
         draw_case(SeededPick(seed), seed, shapes=((BATCH, 70), (BATCH, 3, 5))), SeededPick(seed)
     )
-    steps = case.options.get("steps", case.x.shape[case.options["time_dim"]])
-    case = padded(case, LENGTHS.clamp(max=steps))
+    case = padded(case)
     found = run(functional.lif, case)
     assert_same(found, run(reference.lif, case), case.x.dtype)
     assert_same(
@@ -68,8 +70,7 @@ def test_bits_hold_as_many_steps(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(7100, 7120))
 def test_recorded_in_python(seed: int) -> None:
     case = draw_case(SeededPick(seed), seed, shapes=((BATCH, 70), (BATCH, 3, 5)))
-    steps = case.options.get("steps", case.x.shape[case.options["time_dim"]])
-    case = padded(case, LENGTHS.clamp(max=steps))
+    case = padded(case)
     with autograd_in_python():
         found = run(functional.lif, case)
     assert_same(found, run(reference.lif, case), case.x.dtype)
@@ -108,7 +109,8 @@ def test_a_sample_is_what_it_would_be_alone(function: Callable[..., Any], option
             for i, result in enumerate(results)
             if result.requires_grad
         ]
-        return results, torch.autograd.grad(sum(weighted), [leaf for leaf in leaves if leaf.requires_grad])
+        smooth = [leaf for leaf in leaves if leaf.requires_grad]
+        return results, torch.autograd.grad(sum(weighted), smooth, materialize_grads=True, allow_unused=True)
 
     results, (dx, dbeta, *dstates) = call(x, states, LENGTHS)
     assert not any(result.isnan().any() for result in results)
@@ -278,7 +280,7 @@ def test_exported(make: Callable[[], nn.Module], draw: Callable[[int], Tensor]) 
         module,
         (draw(4),),
         {"lengths": torch.arange(4)},
-        dynamic_shapes={"x": {axis: batch}, "membrane": None, "steps": None, "lengths": {0: batch}},
+        dynamic_shapes={"x": {axis: batch}, "lengths": {0: batch}},
     ).module()
     for size in (4, 7):
         x, lengths = draw(size), torch.arange(size) * 8
