@@ -73,7 +73,7 @@ MUTATIONS = [
     Mutation("cpu: a rate over all steps", CPU_READOUT, "return static_cast<S>(block.steps > 0 ? block.steps : 1);", "return static_cast<S>(block.steps + 1);"),
     Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
-    Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: count as rate", CPU_READOUT, "count, rate_divisor<S>(block), block.size);", "count, S(1), block.size);"),
     Mutation("cpu: checkpoint late", CPU_FORWARD, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
     Mutation("cpu: a tile over a checkpoint", CPU_FORWARD, "smaller(steps - t, until_checkpoint));", "steps - t);"),
     Mutation("cpu: one checkpoint for all states", CPU_BACKWARD, "args.checkpoints + slot++ * neurons", "args.checkpoints + slot * neurons"),

@@ -44,14 +44,20 @@ LIF_FN void each_step(int64_t first, int64_t last, bool moves, const Load& load,
 // Zeros in a series after the steps of a neuron's sample.
 template <typename T>
 LIF_FN void zero_rest(T* row, int64_t stride, int64_t first, int64_t last) {
+#pragma unroll 1
   for (int64_t t = first; row != nullptr && t < last; ++t) {
     row[t * stride] = T{};
   }
 }
 
+// Blocks of a multiprocessor that the registers are to leave room for.
+template <typename T>
+constexpr int kGeneralForwardBlocks = std::is_same_v<StateOf<T>, double> ? 2 : 3;
+
 // Up to 8 bytes a neuron-step more than the plain kernel for two traces.
 template <typename T>
-__global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const Forward<T> args) {
+__global__ void __launch_bounds__(kForwardThreads, kGeneralForwardBlocks<T>)
+    general_forward_kernel(const Forward<T> args) {
   using S = StateOf<T>;
   const int64_t neuron = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (neuron >= neurons(args.extent)) {

@@ -25,10 +25,11 @@ LIF_DEVICE_FN void add_to_total(int64_t* total, unsigned spikes) {
 #endif
 }
 
-// The counts of W neurons of so many steps, in the forms that are wanted.
+// The counts of W neurons of so many steps, in the forms that are wanted. A reference here and below: a copy
+// of what is a constant for the lean kernels moved their registers.
 template <int W, typename T, typename S = StateOf<T>>
 LIF_DEVICE_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pack<S, W>& count,
-                                int64_t steps) {
+                                const int64_t& steps) {
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }
@@ -64,7 +65,7 @@ LIF_FN void write_states(const Forward<T>& args, int64_t neuron, const Kind& kin
 // The gradient that all steps share, from the count and the rate; -0 where there is neither, which added to
 // any number leaves its bits.
 template <int W, typename T, typename S = StateOf<T>>
-LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place, int64_t steps) {
+LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place, const int64_t& steps) {
   if (args.grad_count.data == nullptr && args.grad_rate.data == nullptr) {
     return splat<S, W>(-S(0));
   }
