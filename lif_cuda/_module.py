@@ -252,7 +252,6 @@ class LIFModule(LayerParameters):
         x: Tensor,
         membrane: State | None = None,
         steps: int | None = None,
-        *,
         lengths: Tensor | None = None,
     ) -> Any:
         """Run T time steps.
@@ -278,7 +277,7 @@ class LIFModule(LayerParameters):
         return self._run(x, membrane, settled if steps is None else settled.but(steps=steps), lengths)
 
     def step(
-        self, current: Tensor, membrane: State | None = None, *, lengths: None = None
+        self, current: Tensor, membrane: State | None = None, lengths: None = None
     ) -> tuple[Tensor, Any]:
         """Run one time step, for loops that own the time axis.
 
