@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from _files import write_atomically, write_json
-from _gpu_targets import BOTH, FORWARD, MISSED, NOT_MEASURED, REACHED, Results, Verdict, verdicts
+from _gpu_targets import (
+    BOTH,
+    FORWARD,
+    MISSED,
+    NOT_MEASURED,
+    REACHED,
+    Results,
+    Verdict,
+    seconds_of,
+    verdicts,
+)
 
 REHEARSAL = (
     "**This is a rehearsal on a CPU with tiny sizes: it shows that the script runs. "
@@ -174,6 +184,7 @@ def _case(row: dict[str, Any]) -> list[str]:
     body = []
     for mode in (FORWARD, BOTH):
         times = row.get("kernel_seconds", {}).get(mode, {})
+        copy = seconds_of(row, mode, "copy")
         for name, timing in times.items():
             whole = row["call_seconds"][mode].get(name)
             body.append(
@@ -182,7 +193,7 @@ def _case(row: dict[str, Any]) -> list[str]:
                     mode,
                     f"{timing['median'] * 1e6:.1f} ({timing['low'] * 1e6:.1f} to {timing['high'] * 1e6:.1f})",
                     f"{timing['median'] * 1e12 / row['neuron_steps']:.2f}",
-                    f"{timing['median'] / times['copy']['median']:.2f}" if "copy" in times else "",
+                    f"{timing['median'] / copy:.2f}" if copy else "",
                     f"{whole['median'] * 1e6:.1f}" if whole else "",
                     row["how"][mode][name],
                 )

@@ -25,6 +25,7 @@ from compare import raw_arguments
 from family import EXACT_SURROGATES, Case, SeededPick, assert_same, draw_case, kept_in_bits, poison, run
 from host_cuda.harness import HostKernels, build
 from members import MEMBERS, PLAIN, Member, call_of
+from torch import Tensor
 
 from lif_cuda import _lengths, _ops, functional, reference
 from lif_cuda.surrogate import (
@@ -328,6 +329,47 @@ def test_parameters_by_channel(kernels: HostKernels, member: Member, shape: tupl
             if isinstance(value, torch.Tensor):
                 case.parameters[name] = value.new_empty(size).uniform_(0.5, 0.9)
         check(kernels, case, "wide_backward_kernel")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("features", "beta", "threshold"),
+    [
+        ((130, 300), (300,), (1,)),  # long columns beside each other, and one column of all
+        ((5, 7, 211), (7, 1), (211,)),  # runs, and columns that are no multiple of a block
+        ((2, 3, 1037), (3, 1), (3, 1)),  # a run longer than a block
+        ((9001,), (1,), (9001,)),  # in pieces beside what needs no sum
+        ((3, 1), (1,), (1,)),
+        ((0, 5), (5,), (1,)),
+    ],
+)
+def test_sums_of_partial_gradients(
+    kernels: HostKernels,
+    features: tuple[int, ...],
+    beta: tuple[int, ...],
+    threshold: tuple[int, ...],
+    dtype: torch.dtype,
+) -> None:
+    """Parameters of two shapes in one call, against sums in float64; the same bits again."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((3, *features), generator=generator, dtype=dtype)
+    grad = torch.randn(x.shape, generator=generator, dtype=dtype)
+
+    def gradients(beta: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        beta, threshold = beta.requires_grad_(), threshold.requires_grad_()
+        out = functional.lif(x, beta, threshold, surrogate=ATan())[0]
+        return torch.autograd.grad(out, [beta, threshold], grad)
+
+    small = torch.full(beta, 0.9, dtype=dtype), torch.full(threshold, 0.5, dtype=dtype)
+    found = gradients(*small)
+    whole = gradients(*(value.detach().expand(features).clone() for value in small))
+    for summed, partial, again in zip(found, whole, gradients(*(v.detach() for v in small)), strict=True):
+        exact = partial.double().sum_to_size(summed.shape)
+        # Summed in float64: one rounding in float32, and in float64 as many as a thread has values, and more.
+        rounds = 1 if dtype == torch.float32 else 100
+        bound = rounds * torch.finfo(dtype).eps * (1 + partial.double().abs().sum_to_size(summed.shape))
+        assert bool(((summed.double() - exact).abs() <= bound).all())
+        assert torch.equal(summed, again)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -1,4 +1,4 @@
-"""The ways to install, as the README prints them, each in an environment that holds torch alone.
+"""The ways to install, as docs/install.md prints them, each in an environment that holds torch alone.
 
 What is installed is a copy of these sources, in an environment with copies of the torch that runs this test
 and of what that needs. Nothing is linked: an installer would write through a link. Each file is compiled once
@@ -245,14 +245,20 @@ def test_an_archive_of_the_sources(place: Place) -> None:
     place.check()
 
 
-def test_the_readme_prints_what_was_run() -> None:
-    section = (
+def test_the_page_prints_what_was_run() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("\n## CUDA\n")[0]
+    readme = (
         (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
     )
-    fenced = re.findall(r"^```\w*\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", section, flags=re.MULTILINE | re.DOTALL))
-    lines = [line.strip() for block in fenced for line in block.splitlines()] + quoted
-    printed = {line for line in lines if re.match(r"(uv )?pip |uv |python -m build", line)}
+    printed = lines_of(page)
     assert PIP in printed and UV[-1] in printed
-    assert printed <= RUN_HERE, "a line of the README that no test runs"
-    assert UV_PROJECT in section
+    assert printed | lines_of(readme) <= RUN_HERE, "a line that no test runs"
+    assert UV_PROJECT in page
+
+
+def lines_of(text: str) -> set[str]:
+    """The lines of a shell that a text prints."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines = [line.strip() for block in fenced for line in block.splitlines()] + quoted
+    return {line for line in lines if re.match(r"(uv )?pip |uv |python -m build", line)}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,13 +371,3 @@ def test_a_classifier_learns_as_one_that_is_masked_by_hand() -> None:
             losses[-1].append(loss.item())
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-8, atol=0.0)
     assert sum(losses[0][-5:]) < 0.6 * sum(losses[0][:5]), "it learned nothing"
-
-
-def test_the_page_of_the_documentation_runs() -> None:
-    page = Path(__file__).resolve().parent.parent / "docs" / "lengths.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    scope: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, scope)
-    assert scope["rates"].shape == (3, 5) and scope["rates"].requires_grad

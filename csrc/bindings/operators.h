@@ -4,9 +4,7 @@
 //     struct Guard { explicit Guard(const Tensor& x); };                       // held during a call
 //     template <typename T> static void forward(const Forward<T>&, const Tensor& x);
 //     template <typename T> static void backward(const Backward<T>&, const Tensor& x);
-//     // [rows, columns, repeat] summed over rows and repeat, of the shape of `parameter`.
-//     template <typename T> static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns,
-//                                                int64_t repeat, const Tensor& parameter);
+//     template <typename S> static void sum(const std::vector<PartialSum<S>>&, const Tensor& x);
 //   };
 #pragma once
 
@@ -35,7 +33,8 @@ std::vector<Tensor> lif_backward(const Tensor& x, const std::vector<Tensor>& giv
   return with_type_of(x, [&](auto* of) {
     using T = std::remove_pointer_t<decltype(of)>;
     return backward<T>(
-        problem, [&](const Backward<T>& args) { Backend::backward(args, x); }, &Backend::template reduce<T>);
+        problem, [&](const Backward<T>& args) { Backend::backward(args, x); },
+        [&](const std::vector<PartialSum<StateOf<T>>>& sums) { Backend::sum(sums, x); });
   });
 }
 

@@ -81,17 +81,14 @@ struct Cpu {
     run_tasks(args, kernels.backward_neurons(args), kernels.backward);
   }
 
-  // The sum is the same for any number of threads.
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    using S = StateOf<T>;
-    Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
-    if (columns > 0) {
-      cpu::active_kernels<T>().sum_partials(static_cast<const S*>(partial.const_data_ptr()), rows, columns,
-                                            repeat, static_cast<S*>(sum.mutable_data_ptr()));
+  // Each is the same for any number of threads.
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor&) {
+    for (const PartialSum<S>& each : sums) {
+      if (each.columns > 0) {
+        cpu::active_kernels<S>().sum_partials(each.values, each.rows, each.columns, each.repeat, each.sum);
+      }
     }
-    return sum;
   }
 };
 

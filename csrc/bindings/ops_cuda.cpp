@@ -45,14 +45,15 @@ struct Cuda {
     check_launch(cuda::launch_backward(args, current_stream(x)), "lif_backward");
   }
 
-  // torch's sum over dimensions is deterministic on CUDA: no atomics, an order set by the sizes.
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    const std::array<int64_t, 3> cube{rows, columns, repeat};
-    const std::array<int64_t, 2> over{0, 2};
-    const Tensor sum = torch::stable::sum(torch::stable::view(partial, cube), over);
-    return torch::stable::view(sum, shape_of(parameter));
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor& x) {
+    const int64_t doubles = cuda::sum_scratch(sums);
+    std::optional<Tensor> scratch;
+    if (doubles > 0) {
+      scratch = new_empty(x, Shape{doubles}, ScalarType::Double);
+    }
+    double* data = scratch ? static_cast<double*>(scratch->mutable_data_ptr()) : nullptr;
+    check_launch(cuda::launch_sums(sums, data, current_stream(x)), "lif_backward");
   }
 };
 

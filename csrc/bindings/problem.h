@@ -480,10 +480,10 @@ void set_surrogate(Backward<T>& args, const Problem& problem) {
   }
 }
 
-// Run `launch(const Backward<T>&)` on the tensors of a call of lif_backward. A parameter's partial
-// gradients, one a neuron, are brought to its shape by `reduce(partial, rows, columns, repeat, parameter)`.
-template <typename T, typename Launch, typename Reduce>
-std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const Reduce& reduce) {
+// Run `launch(const Backward<T>&)` on the tensors of a call of lif_backward. Parameters' partial gradients,
+// one a neuron, are brought to their shapes by `sum(const std::vector<PartialSum<S>>&)`.
+template <typename T, typename Launch, typename Sum>
+std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const Sum& sum) {
   using S = StateOf<T>;
   constexpr ScalarType kState = kTypeOf<S>;
   const int64_t wanted = problem.asked;
@@ -547,19 +547,26 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   if (n > 0) {
     launch(args);
   }
+  std::vector<PartialSum<S>> sums;
   for (int i = 0; i < kParameters; ++i) {
     if (!partials[i]) {
       continue;
     }
     const Tensor& parameter = *problem.parameter(i);
-    const int64_t columns = args.parameter[i].period;
-    const int64_t repeat = args.parameter[i].repeat;
     if (parameter.numel() == n) {
       returned.push(std::move(*partials[i]));
-    } else {
-      const int64_t rows = columns * repeat > 0 ? n / (columns * repeat) : 0;
-      returned.push(reduce(*partials[i], rows, columns, repeat, parameter));
+      continue;
     }
+    const int64_t columns = args.parameter[i].period;
+    const int64_t repeat = args.parameter[i].repeat;
+    const int64_t rows = columns * repeat > 0 ? n / (columns * repeat) : 0;
+    Tensor whole = new_empty(problem.x, shape_of(parameter), kState);
+    sums.push_back(
+        {args.grad_parameter[i], rows, columns, repeat, static_cast<S*>(whole.mutable_data_ptr())});
+    returned.push(std::move(whole));
+  }
+  if (!sums.empty()) {
+    sum(sums);
   }
   return returned.take();
 }

@@ -1,6 +1,8 @@
 // Launching the CUDA kernels: raw pointers, sizes and a stream, no torch.
 #pragma once
 
+#include <vector>
+
 #include "neuron/params.h"
 
 namespace lif::cuda {
@@ -16,6 +18,13 @@ template <typename T>
 int launch_forward(const Forward<T>& args, void* stream);
 template <typename T>
 int launch_backward(const Backward<T>& args, void* stream);
+
+// Enqueue the sums of a call's partial gradients; at most kParameters of them. `scratch`: sum_scratch
+// doubles of memory of the device, null where that is 0.
+template <typename S>
+int64_t sum_scratch(const std::vector<PartialSum<S>>& sums);
+template <typename S>
+int launch_sums(const std::vector<PartialSum<S>>& sums, double* scratch, void* stream);
 
 // The most time steps that a backward block of this neuron holds in shared memory. Returns a cudaError_t.
 template <typename T>

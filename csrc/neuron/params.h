@@ -153,6 +153,15 @@ struct Backward {
   Parameter<int64_t> lengths;           // as forward had them
 };
 
+// Partial gradients of a parameter, values [rows, columns, repeat], which are to be summed over rows and
+// repeat to the gradient [columns].
+template <typename S>
+struct PartialSum {
+  const S* values = nullptr;
+  int64_t rows = 0, columns = 0, repeat = 1;
+  S* sum = nullptr;
+};
+
 // Whether no parameter but beta and the threshold is asked for its gradient.
 template <typename T>
 LIF_FN bool learns_plainly(const Backward<T>& args) {

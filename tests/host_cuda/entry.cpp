@@ -9,6 +9,10 @@
 namespace lif::bindings {
 namespace {
 
+// The kernel of the last launch of a neuron, and how many launches there were; those of sums apart.
+std::string last_kernel;
+unsigned launches = 0;
+
 struct HostCuda {
   struct Guard {
     explicit Guard(const Tensor&) {}
@@ -16,35 +20,30 @@ struct HostCuda {
 
   template <typename T>
   static void forward(const Forward<T>& args, const Tensor&) {
-    finish(cuda::launch_forward(args, nullptr));
+    of_neuron([&] { return cuda::launch_forward(args, nullptr); });
   }
 
   template <typename T>
   static void backward(const Backward<T>& args, const Tensor&) {
-    finish(cuda::launch_backward(args, nullptr));
+    of_neuron([&] { return cuda::launch_backward(args, nullptr); });
   }
 
-  // Sums in order; what a GPU does with partial gradients is torch's own sum.
-  template <typename T>
-  static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns, int64_t repeat,
-                       const Tensor& parameter) {
-    using S = StateOf<T>;
-    Tensor sum = torch::stable::new_empty(partial, shape_of(parameter));
-    const S* from = static_cast<const S*>(partial.const_data_ptr());
-    S* to = static_cast<S*>(sum.mutable_data_ptr());
-    for (int64_t c = 0; c < columns; ++c) {
-      double total = 0;
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t p = 0; p < repeat; ++p) {
-          total += static_cast<double>(from[(r * columns + c) * repeat + p]);
-        }
-      }
-      to[c] = static_cast<S>(total);
-    }
-    return sum;
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor&) {
+    std::vector<double> scratch(cuda::sum_scratch(sums));
+    finish(cuda::launch_sums(sums, scratch.empty() ? nullptr : scratch.data(), nullptr));
   }
 
  private:
+  template <typename Launch>
+  static void of_neuron(const Launch& launch) {
+    const unsigned before = host_cuda::launches;
+    const int error = launch();
+    launches += host_cuda::launches - before;
+    last_kernel = host_cuda::last_kernel_symbol();
+    finish(error);
+  }
+
   static void finish(int error) {
     const std::string fault = host_cuda::take_fault();
     STD_TORCH_CHECK(error == 0, "CUDA error ", error);
@@ -67,14 +66,12 @@ STABLE_TORCH_LIBRARY_IMPL(lif_cuda_on_host, CPU, m) {
 
 extern "C" {
 
-// The kernel of the last launch, with its arguments.
+// The kernel of a neuron's last launch, with its arguments.
 __attribute__((visibility("default"))) const char* host_last_kernel() {
-  static std::string symbol;
-  symbol = host_cuda::last_kernel_symbol();
-  return symbol.c_str();
+  return lif::bindings::last_kernel.c_str();
 }
 
-__attribute__((visibility("default"))) unsigned host_launches() { return host_cuda::launches; }
+__attribute__((visibility("default"))) unsigned host_launches() { return lif::bindings::launches; }
 
 // Multiprocessors that the stand-in for a device claims to have, and what a block of it may ask for.
 __attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {

@@ -37,7 +37,6 @@ template <typename Kind>
   return name == kAlpha                   ? kind.synapse
          : name == kKappa || name == kRho ? kind.adaptive
          : name == kResetTo               ? kind.reset == Reset::zero
-         : name == kGain                  ? std::is_same_v<Kind, AnyMember>
                                           : true;
 }
 
@@ -126,7 +125,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
         if (tile.grad_before.data != nullptr) {
           before_reset = {true, load(tile.grad_before.at(j, i + lane))};
         }
-        if (kAny && tile.by_gain) {
+        if (kLearn && tile.by_gain) {
           const V x = load(tile.x.at(j, i + lane));
           input = {true, kind.synapse ? synapse(own[k].alpha, was[k].before.of[kCurrent], x) : x};
         }
@@ -170,11 +169,10 @@ bool learns(const Backward<T>& args) {
   return any;
 }
 
-// What a compiled member has no kernel for: bits in place of u, the time of the first spike, a gain that
-// learns.
+// What a compiled member has no kernel for: bits in place of u, the time of the first spike.
 template <typename T>
 bool is_general(const Backward<T>& args) {
-  return args.bits != nullptr || args.grad_first.data != nullptr || args.grad_parameter[kGain] != nullptr;
+  return args.bits != nullptr || args.grad_first.data != nullptr;
 }
 
 template <typename T>
