@@ -237,7 +237,7 @@ def _lapicque(module: Any) -> Recipe:
 
 def _recurrent(module: Any) -> Recipe:
     raise NoEqualError(
-        "its recurrent weights are not converted: lif_cuda.RecurrentLIF resets at once, and not at the next step"
+        "its recurrent weights are not converted: lif_cuda.RecurrentLIF resets at once, not a step later"
     )
 
 
