@@ -153,6 +153,8 @@ def test_surrogates_are_those_of_the_table(library: str, theirs: str, ours: str)
         ("snnTorch", "snn.Lapicque(beta=0.9, learn_beta=True)", "learn_beta"),
         ("snnTorch", "snn.Lapicque(R=0.5, C=1.0)", "longer than R"),
         ("snnTorch", "snn.Alpha(alpha=0.9, beta=0.8)", "this neuron has no equal"),
+        ("snnTorch", "snn.RLeaky(beta=0.9, linear_features=5)", "RecurrentLIF resets at once"),
+        ("Norse", "norse.LIFRecurrentCell(5, 5)", "RecurrentLIF has no synaptic current"),
         ("SpikingJelly", "neuron.LIFNode(surrogate_function=surrogate.S2NN())", "derivative of S2NN"),
         ("SpikingJelly", "neuron.LIFNode(surrogate_function=surrogate.ATan(spiking=False))", "spiking=False"),
         ("SpikingJelly", "neuron.LIFNode(store_v_seq=True)", "store_v_seq"),

@@ -249,9 +249,7 @@ def test_a_cycle_has_no_layer() -> None:
         },
         [("input", "lif"), ("lif", "w"), ("w", "lif"), ("lif", "output")],
     )
-    with pytest.raises(
-        ValueError, match="graph has a cycle through lif, w, output: no layer equals recurrent"
-    ):
+    with pytest.raises(ValueError, match="graph has a cycle through lif, w, output: recurrent weights"):
         from_nir(graph)
 
 

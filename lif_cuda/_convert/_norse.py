@@ -133,7 +133,9 @@ def _recipe(module: Any, *, series: bool, synapse: bool, fires: bool) -> Recipe:
 
 
 def _recurrent(module: Any) -> Recipe:
-    raise NoEqualError("has recurrent weights, and there is no recurrent layer yet")
+    raise NoEqualError(
+        "its recurrent weights are not converted: lif_cuda.RecurrentLIF has no synaptic current"
+    )
 
 
 RECIPES: dict[type, Callable[[Any], Recipe]] = {

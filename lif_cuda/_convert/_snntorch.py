@@ -236,7 +236,9 @@ def _lapicque(module: Any) -> Recipe:
 
 
 def _recurrent(module: Any) -> Recipe:
-    raise NoEqualError("has recurrent weights, and there is no recurrent layer yet")
+    raise NoEqualError(
+        "its recurrent weights are not converted: lif_cuda.RecurrentLIF resets at once, not a step later"
+    )
 
 
 RECIPES: dict[type, Callable[[Any], Recipe]] = {

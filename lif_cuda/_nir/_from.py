@@ -113,9 +113,7 @@ def _in_order(sources: dict[str, list[str]]) -> list[str]:
     while left:
         ready = [name for name, before in left.items() if all(one in order for one in before)]
         if not ready:
-            raise ValueError(
-                f"graph has a cycle through {', '.join(left)}: no layer equals recurrent weights"
-            )
+            raise ValueError(f"graph has a cycle through {', '.join(left)}: recurrent weights are not read")
         for name in ready:
             order[name] = None
             del left[name]
