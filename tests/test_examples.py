@@ -64,7 +64,7 @@ def test_monitoring(digits: None, tmp_path: Path) -> None:
 
 
 def test_recurrent(digits: None) -> None:
-    found = example("recurrent").main(["--updates", "100"])
+    found = example("recurrent_sequence").main(["--updates", "100"])
     assert found["recurrent"] > 0.75 and found["recurrent"] > found["alone"] + 0.05
 
 

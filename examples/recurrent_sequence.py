@@ -1,6 +1,6 @@
 """A sequence that has to be remembered: a recurrent layer beside a layer without recurrence.
 
-    python -P examples/recurrent.py
+    python -P examples/recurrent_sequence.py
 
 A digit of 8x8 pixels comes row by row, two time steps for each row, and the answer is asked for at the end.
 Each neuron of the recurrent layer hears of the spikes of all of them, one step later. Needs scikit-learn.
