@@ -11,6 +11,7 @@ from . import _agreement
 from ._check import STATE_DTYPES, type_name
 from ._lengths import check_lengths
 from ._options import CallOptions
+from ._outputs import output_names
 from ._parameters import Parameters, check_neurons, check_parameter
 from ._settled import Settled
 from ._state import check_state, state_names
@@ -87,6 +88,11 @@ def check_call(
     if settled is None:
         options = _agreement.check_options(options)
     x, time_dim, features = check_input(x, options.steps, options.time_dim)
+    if "packed" in options.output and time_dim == len(features):
+        raise ValueError(
+            "output='packed' packs spikes along their last axis, which must not be time: x must be "
+            f"[..., T, ..., features], got time_dim {time_dim} of {len(features) + 1} axes"
+        )
     channel_dim = check_channel_dim(options.channel_dim, x, options.steps, time_dim)
     if settled is None:
         _agreement.check_with_parameters(options, parameters)
@@ -96,6 +102,12 @@ def check_call(
         None if value is None else check_parameter(name, value, x, features, channel_dim)
         for name, value in zip(Parameters._fields, parameters, strict=True)
     )
+    length = x.shape[time_dim] if options.steps is None else options.steps
+    if "trace_max" in output_names(options.output) and length == 0:
+        raise ValueError(
+            "output='trace_max' needs a time step, got T = 0, of which there is no largest membrane; use "
+            "'trace_last' or 'trace_mean', or leave such calls out"
+        )
     names = state_names(options, parameters)
     states = check_state(membrane, names, x, features, timed=options.steps is None)
     return Checked(

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 
 from ._call import check_channel_dim, check_input
 from ._options import CallOptions
-from ._outputs import SERIES
+from ._outputs import SERIES, output_names
 from ._parameters import Parameters, check_neurons
 from ._state import NeuronState
 
@@ -32,6 +32,10 @@ class Parts:
 
     def __init__(self, x: Tensor, options: CallOptions) -> None:
         assert isinstance(x, DTensor)
+        if "packed" in output_names(options.output):
+            raise ValueError(
+                "output='packed' is not for DTensors, whose parts would share words; use output='spikes'"
+            )
         _, time_dim, features = check_input(x, options.steps, options.time_dim)
         timed = options.steps is None
         _check_placements(x, time_dim if timed else None)

@@ -15,7 +15,7 @@ from . import _layout, _ops
 from ._autograd import Call, node_of
 from ._call import Checked, check_call
 from ._layout import Layout
-from ._ops import FIRST_PARAMETER, LENGTHS, STATES, TABLE
+from ._ops import FIRST_PARAMETER, FLOOR, LENGTHS, STATES, TABLE
 from ._options import CallOptions
 from ._outputs import OUTPUTS, output_names
 from ._parameters import Parameters, check_parameter
@@ -40,6 +40,8 @@ class Plan(NamedTuple):
     # and the membrane at the most.
     as_it_lies: bool
     alone: bool
+    # Whether there is a tensor that must not require a gradient.
+    guarded: bool
     # Time steps between the states that are kept for backward; 0: none are.
     every: int
     # Whether the surrogate is a table, and a tensor of the call.
@@ -197,7 +199,12 @@ def new_plan(
         checked.state_dtype,
         _tensors(checked, parameters, layout),
         as_it_lies,
-        as_it_lies and len(names) == 1 and isinstance(options.output, str),
+        as_it_lies
+        and len(names) == 1
+        and isinstance(options.output, str)
+        and options.output != "packed"
+        and (options.output != "trace_last" or not options.return_state),
+        call.bits or FLOOR in call.slots,
         every,
         tabled,
         node,
@@ -223,14 +230,19 @@ def _call(checked: Checked, layout: Layout) -> Call:
         + _ops.SYNAPSE * (parameters.alpha is not None)
         + _ops.ADAPTIVE * (parameters.kappa is not None)
         + _ops.DECAY_INPUT * options.decay_input
+        + _ops.FLOORED * (parameters.v_min is not None)
     )
     asked_for = output_names(options.output)
-    asked = [name for name in OUTPUTS if name in asked_for]
+    if "packed" in asked_for:
+        check_packed(checked, layout)
+        asked_for = ("spikes", *asked_for)  # which autograd knows them by
+    asked = [name for name in _ops.OUTPUTS if name in asked_for and name in OUTPUTS]
     names = tuple(checked.states)
     slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(_by_tensor(checked)) if tensor]
     slots += [LENGTHS] if checked.lengths is not None else []
-    results = (*asked, *names) if options.return_state else tuple(asked)
+    last = ("membrane",) if "trace_last" in asked_for else ()
+    results = (*asked, *(names if options.return_state else last))
     numbers = [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in parameters]
     return Call(
         [*numbers, float(options.rest), float(surrogate.slope), float(surrogate.height)],
@@ -240,7 +252,18 @@ def _call(checked: Checked, layout: Layout) -> Call:
         sum([_ops.OUTPUTS[name] for name in results]),
         tuple(slots),
         options.save == "bits",
+        "trace_max" in asked,
     )
+
+
+def check_packed(checked: Checked, layout: Layout) -> None:
+    """Raise unless the last axis of spikes can be packed."""
+    last = len(checked.features)
+    if layout.features is not None and layout.features[-1] != last - 1:
+        raise ValueError(
+            "x must have its last axis innermost in memory with output='packed', which packs along it; use "
+            "x.contiguous()"
+        )
 
 
 def _tensors(checked: Checked, parameters: Parameters, layout: Layout) -> tuple[tuple[int, bool | None], ...]:

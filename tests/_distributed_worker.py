@@ -76,6 +76,7 @@ def dtensor(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
             assert outputs.spikes.placements == leaf.placements
             again, _ = functional.lif(leaf, beta, 0.7, state)
             loss = (again * distribute_tensor(weights, mesh, [placement])).sum() + outputs.count.sum()
+            loss = loss + 0.1 * outputs.total
             loss = loss.redistribute(placements=[Replicate()]).to_local()
             with CommDebugMode() as talk:
                 loss.backward()

@@ -16,7 +16,18 @@ from lif_cuda.surrogate import ATan, Custom, FastSigmoid, Rectangle, StraightThr
 
 T = TypeVar("T")
 
-OUTPUTS = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total")
+OUTPUTS = (
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
+    "total",
+    "trace_max",
+    "trace_mean",
+    "trace_last",
+)
 STATE_OF = {
     torch.float32: torch.float32,
     torch.float64: torch.float64,
@@ -190,7 +201,10 @@ def draw_case(
         if pick.chance(0.3):
             options["refractory"] = pick.choice([1, 2, 5])
             names.append("silence")
-    outputs = tuple(name for name in OUTPUTS if pick.chance(0.35)) or (pick.choice(OUTPUTS),)
+    if pick.chance(0.2):
+        parameters["v_min"] = parameter(-0.5, 0.3)
+    possible = [name for name in OUTPUTS if steps or name != "trace_max"]
+    outputs = tuple(name for name in possible if pick.chance(0.3)) or (pick.choice(possible),)
     options["output"] = outputs[0] if len(outputs) == 1 else outputs
     states = {}
     if pick.chance(0.7):
@@ -216,6 +230,7 @@ def draw_case(
         view,
         uniform_gradients,
         seed,
+        ("v_min",),
         lengths=lengths,
     )
 
@@ -228,7 +243,7 @@ def poison(x: Tensor, lengths: Tensor, time_dim: int) -> None:
 
 def kept_in_bits(case: Case, pick: Pick) -> Case:
     """The nearest case for which two bits a step are enough in backward."""
-    beyond = ("alpha", "kappa", "rho")
+    beyond = ("alpha", "kappa", "rho", "v_min")
     options = case.options | {"save": "bits", "surrogate": pick.choice([Rectangle(0.7), StraightThrough()])}
     for name in ("delay_reset", "refractory"):
         options.pop(name, None)

@@ -389,6 +389,7 @@ def test_misaligned_members(kernels: HostKernels, member: Member, dtype: torch.d
         {"alpha": 0.5, "refractory": 1},
         {"kappa": 0.1, "rho": 0.5, "reset": "none"},
         {"rest": 0.1},
+        {"v_min": -0.5},
         {"gain": torch.ones(64)},
         {"reset": "zero", "v_reset": torch.zeros(64)},
         {"output": "trace"},

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lif_cuda import LIF, NeuronState, ReferenceLIF, _ops, functional, reference
 from lif_cuda.models import SNNClassifier
-from lif_cuda.surrogate import FastSigmoid
+from lif_cuda.surrogate import FastSigmoid, StraightThrough
 
 X = torch.zeros(4, 3, 5)
 
@@ -130,6 +130,25 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"v_reset must have the dtype of x.*got torch\.float64; convert it with \.to\(torch\.float32\)",
     ),
     ("gain length", {"gain": torch.ones(4)}, ValueError, r"gain must broadcast.*\(3, 5\), got shape \(4,\)"),
+    ("v_min inf", {"v_min": float("-inf")}, ValueError, r"v_min must be a finite number, got -inf"),
+    (
+        "v_min length",
+        {"v_min": torch.ones(4)},
+        ValueError,
+        r"v_min must broadcast.*\(3, 5\), got shape \(4,\)",
+    ),
+    (
+        "v_min of a gradient",
+        {"v_min": torch.zeros(5, requires_grad=True)},
+        ValueError,
+        r"v_min must not require a gradient, because a floor is not learned; pass v_min\.detach\(\)",
+    ),
+    (
+        "v_min in bits",
+        {"v_min": 0.0, "save": "bits", "surrogate": StraightThrough()},
+        ValueError,
+        r"v_min must be None with save='bits', which does not keep where the floor held; use save='input'",
+    ),
     ("alpha str", {"alpha": "0.5"}, TypeError, r"alpha must be a number or a tensor, got str"),
     ("kappa nan", {"kappa": float("nan"), "rho": 0.5}, ValueError, r"kappa must be a finite number, got nan"),
     ("kappa bool", {"kappa": True, "rho": 0.5}, TypeError, r"kappa must be a number or a tensor, got bool"),
@@ -431,6 +450,7 @@ def test_stateful_layers() -> None:
 
 BETA, MEMBRANE, LENGTHS = _ops.FIRST_PARAMETER, 0, _ops.LENGTHS
 LONGS = torch.arange(1, 7)
+OUTPUTS = _ops.OUTPUTS
 # Tensors by their slots, numbers by their names.
 Change = dict[Any, Any]
 RAW_CALLS: list[tuple[str, Change, str]] = [
@@ -450,9 +470,13 @@ RAW_CALLS: list[tuple[str, Change, str]] = [
     ("reset", {"reset": 3}, "unknown reset 3"),
     ("refractory", {"refractory": -1}, "refractory must be at least 0"),
     ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
-    ("state it has not", {"asked": 256}, "a final state that the neuron does not have"),
-    ("checkpoints", {"asked": 2048}, "checkpoint_every must be above 0"),
-    ("bits", {"asked": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
+    ("state it has not", {"asked": OUTPUTS["current"]}, "a final state that the neuron does not have"),
+    ("checkpoints", {"asked": OUTPUTS["checkpoints"]}, "checkpoint_every must be above 0"),
+    ("bits", {"asked": OUTPUTS["bits"], "traits": 8}, "bits are for neurons with a membrane only"),
+    ("bits, to zero", {"asked": OUTPUTS["bits"], "reset": 1}, "bits do not hold the membrane"),
+    ("bits, a floor", {"asked": OUTPUTS["bits"], "traits": _ops.FLOORED}, "where a floor held"),
+    ("no largest", {"asked": OUTPUTS["trace_max"], "x": X[:0]}, "the largest of no membranes"),
+    ("no step", {"asked": OUTPUTS["peak"]}, "the step of the largest goes with it"),
     ("lengths dtype", {LENGTHS: torch.ones(3, 1)}, "lengths must have dtype int64"),
     ("lengths strided", {LENGTHS: LONGS[::2, None]}, "lengths must be contiguous"),
     ("lengths shape", {LENGTHS: LONGS[:4, None]}, "must repeat evenly"),
@@ -463,7 +487,6 @@ RAW_CALLS: list[tuple[str, Change, str]] = [
         "lengths must be in",
     ),
     ("lengths < 0", {LENGTHS: LONGS[:3, None] - 2, "time_dim": 1, "x": X.movedim(0, 1)}, "got -1"),
-    ("bits, to zero", {"asked": 4096, "reset": 1}, "bits do not hold the membrane"),
 ]
 
 
@@ -481,7 +504,7 @@ def test_raw_operators_keep_their_hands_off_other_memory(change: Change, message
 
 @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
 @pytest.mark.parametrize(
-    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 10 entries, got 9")]
+    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 11 entries, got 10")]
 )
 def test_short_lists(name: str, place: int, message: str) -> None:
     arguments: list[Any] = [*raw_arguments(X)]

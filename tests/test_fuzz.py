@@ -74,7 +74,7 @@ def draw_use(pick: Pick, case: Case) -> Use:
         for name, value in case.parameters.items():
             if isinstance(value, Tensor) and value.dim() == 1:
                 case.parameters[name] = torch.linspace(0.2, 0.9, case.x.shape[axis], dtype=value.dtype)
-    inputs = ["x", *case.states.keys() - {"silence"}, *case.parameters]
+    inputs = ["x", *case.states.keys() - {"silence"}, *case.parameters.keys() - {*case.constants}]
     wanted = frozenset(name for name in sorted(inputs) if pick.chance(0.5)) or frozenset(
         {pick.choice(inputs)}
     )
@@ -161,7 +161,7 @@ def test_the_drawn_calls_cover_the_family() -> None:
     for option in ("steps", "decay_input", "rest", "delay_reset", "refractory"):
         assert sum(option in case.options for case in cases) > 15, option
     assert sum(case.lengths is not None for case in cases) > 30
-    for name in ("v_reset", "gain", "alpha", "kappa"):
+    for name in ("v_reset", "gain", "alpha", "kappa", "v_min"):
         learned = [case for case in cases if isinstance(case.parameters.get(name), torch.Tensor)]
         assert len(learned) > 10, name
     assert len({(case.x.dtype, case.options["reset"], case.options["surrogate"]) for case in cases}) > 60

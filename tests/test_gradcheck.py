@@ -36,6 +36,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"detach_reset": True, "kappa": 0.4, "rho": 0.7, "gain": 0.8},
     {"detach_reset": True, "delay_reset": True, "rest": 0.1},
     {"detach_reset": True, "delay_reset": True, "reset": "zero", "v_reset": 0.2, "alpha": 0.6},
+    {"v_min": -0.3},
+    {"v_min": 0.1, "reset": "zero", "v_reset": 0.2, "refractory": 1},
+    {"v_min": 0.0, "reset": "none", "alpha": 0.6},
+    {"v_min": -0.3, "detach_reset": True, "delay_reset": True},
 ]
 
 

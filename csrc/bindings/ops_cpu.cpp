@@ -36,7 +36,7 @@ void run_tasks_in_turns(const Args& args, const cpu::Tiling& tiling, int64_t thr
 template <typename Args, typename Kernel>
 void run_tasks(const Args& args, int64_t most_neurons, const Kernel& kernel) {
   const int64_t threads = useful_threads(args.extent);
-  const cpu::Tiling tiling = cpu::tile(args.extent, most_neurons, threads);
+  const cpu::Tiling tiling = cpu::tile(args.extent, most_neurons, threads, cpu::together(args));
   if (threads == 1) {
     kernel(args, tiling, 0, tiling.tasks);
     return;

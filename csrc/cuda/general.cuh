@@ -4,6 +4,7 @@
 
 #include "cuda/slopes.cuh"
 #include "cuda/wide_backward.cuh"
+#include "neuron/readout.h"
 
 namespace lif::cuda {
 
@@ -78,6 +79,8 @@ __global__ void __launch_bounds__(kForwardThreads, kGeneralForwardBlocks<T>)
   Pack<S, 1> count = splat<S, 1>(S(0));
   S alive = S(1);
   S first_spike = S(0);
+  Peak<S> peak;
+  S sum_v = S(0);
   uint32_t word = 0;
 
   S* checkpoint = args.checkpoints == nullptr ? nullptr : args.checkpoints + neuron;
@@ -109,6 +112,10 @@ __global__ void __launch_bounds__(kForwardThreads, kGeneralForwardBlocks<T>)
     count.at[0] = add(count.at[0], now.s);
     alive = mul(alive, sub(S(1), now.s));
     first_spike = add(first_spike, alive);
+    sum_v = add(sum_v, states[0].of[kMembrane]);
+    if (args.trace_max != nullptr) {
+      climb(peak, states[0].of[kMembrane], static_cast<S>(t));
+    }
   });
   zero_rest(spikes_out, args.spikes.time_stride, steps, args.extent.steps);
   zero_rest(trace, args.trace.time_stride, steps, args.extent.steps);
@@ -116,6 +123,15 @@ __global__ void __launch_bounds__(kForwardThreads, kGeneralForwardBlocks<T>)
   write_counts<1>(args, neuron, count, steps);
   if (args.first != nullptr) {
     args.first[neuron] = first_spike;
+  }
+  if (args.trace_max != nullptr) {
+    args.trace_max[neuron] = peak.value;
+  }
+  if (args.peak != nullptr) {
+    args.peak[neuron] = peak.step;
+  }
+  if (args.trace_mean != nullptr) {
+    args.trace_mean[neuron] = div(sum_v, static_cast<S>(steps > 0 ? steps : 1));
   }
   write_states<1>(args, neuron, kind, states);
 }
@@ -167,6 +183,12 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
   const S grad_first = timed ? *start_of(args.grad_first, place) : S(0);
   const S first_spike = timed ? args.first[neuron] : S(0);
   S later = grad_first;
+  const bool peaked = args.grad_trace_max.data != nullptr;
+  const S grad_peak = peaked ? *start_of(args.grad_trace_max, place) : S(0);
+  const S peak = peaked ? args.peak[neuron] : S(0);
+  const bool averaged = args.grad_trace_mean.data != nullptr;
+  const S grad_mean =
+      averaged ? div(*start_of(args.grad_trace_mean, place), static_cast<S>(steps > 0 ? steps : 1)) : S(0);
   S sum_x = S(0);
   Adjoint<S> adjoint[1];
   load_adjoint<1>(adjoint, args, kind, neuron);
@@ -224,6 +246,14 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
       if (g_trace != nullptr) {
         S& a = adjoint[0].of[kMembrane];
         a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));
+      }
+      if (peaked) {
+        S& a = adjoint[0].of[kMembrane];
+        a = add(a, peak_gradient(grad_peak, peak, static_cast<S>(t)));
+      }
+      if (averaged) {
+        S& a = adjoint[0].of[kMembrane];
+        a = add(a, grad_mean);
       }
       Maybe<S> before_reset, input;
       if (g_trace_before != nullptr) {

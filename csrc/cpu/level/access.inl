@@ -123,7 +123,7 @@ Rows<T> beyond(Rows<T> rows, int64_t neurons) {
 // streaming store has to drive it out; and the next layer reads it there.
 constexpr int64_t kStreamedBytes = int64_t{64} << 20;
 
-bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t size) {
+[[maybe_unused]] bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t size) {
 #if defined(LIF_SIMD_STREAM)
   return neurons(extent) * extent.steps * size >= kStreamedBytes;
 #else
@@ -132,7 +132,7 @@ bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t
 }
 
 // Streamed stores are ordered with nothing; before another thread reads them there has to be a fence.
-void finish_streaming([[maybe_unused]] bool streamed) {
+[[maybe_unused]] void finish_streaming([[maybe_unused]] bool streamed) {
 #if defined(LIF_SIMD_STREAM)
   if (streamed) {
     _mm_sfence();

@@ -15,7 +15,8 @@ struct Block {
   int64_t steps;   // of all of them: a row is a part of one sample
 };
 
-Block block_of(const Extent& extent, const Parameter<int64_t>& lengths, const Tiling& tiling, int64_t task) {
+[[maybe_unused]] Block block_of(const Extent& extent, const Parameter<int64_t>& lengths, const Tiling& tiling,
+                                int64_t task) {
   const int64_t outer = task / tiling.tasks_per_outer;
   const int64_t first = (task - outer * tiling.tasks_per_outer) * tiling.neurons;
   const int64_t left = extent.inner - first;
