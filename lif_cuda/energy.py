@@ -141,7 +141,7 @@ class Additions:
 
 @contextmanager
 def count_additions(module: nn.Module) -> Iterator[Additions]:
-    """While open, count the additions that the :class:`lif_cuda.SpikeLinear` and :class:`lif_cuda.SpikeConv2d`
+    """While open, count the additions that :class:`lif_cuda.SpikeLinear` and :class:`lif_cuda.SpikeConv2d`
     layers of ``module`` do forward.
 
     On the CPU the kernels count the spikes that they read anyway. On CUDA an ordinary product runs; of a
