@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-NAMES = ("build", "info", "tests", *SANITIZERS, "kernels", "resnet", "mnist", "profile", "report")
+NAMES = (
+    *("build", "info", "tests", *SANITIZERS),
+    *("kernels", "recurrent", "resnet", "mnist", "profile", "report"),
+)
+GPU_TESTS = ("tests/test_gpu.py", "tests/test_gpu_recurrent.py")
 # Wheels that --wheels may hold: the rival and the one package that its import cannot do without.
 RIVALS = ("spikingjelly", "loguru")
 # In a rehearsal a machine of two cores does what one of sixteen does.
@@ -121,6 +125,13 @@ def stages(plan: Plan) -> list[Stage]:
         ),
         _benchmark(
             plan,
+            "recurrent",
+            60,
+            "gpu_recurrent.py",
+            *(("--shapes", "tiny", "--seconds", "0.05") if rehearse else ()),
+        ),
+        _benchmark(
+            plan,
             "resnet",
             120,
             "gpu_resnet.py",
@@ -143,7 +154,7 @@ def rivals(plan: Plan, wheels: Path) -> Stage:
 
 
 def _gpu_tests(python: str) -> tuple[str, ...]:
-    return (python, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/test_gpu.py")
+    return (python, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *GPU_TESTS)
 
 
 def _sanitizer(plan: Plan, tool: str) -> Stage:

@@ -161,11 +161,11 @@ def table(results: dict[str, Any]) -> str:
     lines = [label.ljust(first) + "".join(value.rjust(width) for value in values) for label, values in rows]
     lines.insert(1, "-" * (first + width * len(networks)))
     if "comparison" in results:
-        lines += ["", _compared(results["comparison"])]
+        lines += ["", compared(results["comparison"])]
     return "\n".join(lines)
 
 
-def _compared(found: dict[str, Any]) -> str:
+def compared(found: dict[str, Any]) -> str:
     losses = found["max_abs_batch_loss_difference_by_epoch"]
     return "\n".join(
         [

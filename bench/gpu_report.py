@@ -30,7 +30,7 @@ REHEARSAL = (
     "No figure in it means anything.**"
 )
 # Files that stages leave.
-RESULTS = ("kernels", "resnet", "mnist", "profile")
+RESULTS = ("kernels", "recurrent", "resnet", "mnist", "profile")
 
 
 def gathered(folder: Path) -> Results:
@@ -90,6 +90,7 @@ def report(results: Results, judged: Sequence[Verdict]) -> str:
     lines += ["Times of an H200 in themselves are not judged on another card; ratios are.", ""]
     lines += table(("target", "limit", "figure", "verdict"), map(_target, judged))
     lines += _kernels(results["kernels"])
+    lines += _recurrent(results.get("recurrent"))
     lines += _resnet(results["resnet"])
     lines += _mnist(results["mnist"])
     lines += counters(results.get("profile"))
@@ -204,6 +205,35 @@ def _case(row: dict[str, Any]) -> list[str]:
     lines += [f"- {name}: {s:.1f} s to set up" for name, s in row.get("setup_seconds", {}).items() if s > 0.5]
     lines += [f"- {name}: no time: {why}" for name, why in row["missing"].items()]
     return [*lines, ""]
+
+
+def _recurrent(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = [
+        "## Recurrent layers",
+        "",
+        "Microseconds a time step. Forward: the kernels alone; the others are whole calls by the wall clock.",
+        "Spikes and the gradient of x were the bits of the CPU's kernels first.",
+        "",
+    ]
+    body = []
+    for row in found["rows"]:
+        steps, seconds = row["shape"][0], {name: s["median"] for name, s in row["seconds"].items()}
+        loop, ours = seconds.get("eager loop"), seconds.get("forward + backward")
+        body.append(
+            (
+                f"{row['shape']}, {row['dtype']}",
+                *(
+                    f"{1e6 * seconds[name] / steps:.2f}" if name in seconds else ""
+                    for name in ("forward, kernels", "forward + backward", "eager loop")
+                ),
+                f"{loop / ours:.1f}" if loop and ours else "",
+            )
+        )
+    head = ("T, samples, neurons", "forward", "forward + backward", "eager loop", "loop over ours")
+    lines += table(head, body)
+    return [*lines, *(f"- {shape}: {why}" for shape, why in found["wrong"].items()), ""]
 
 
 def _resnet(resnet: dict[str, Any] | None) -> list[str]:

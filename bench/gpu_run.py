@@ -2,11 +2,11 @@
 
 A stage that fails does not keep the next from running; the exit status is 0 only if all of them passed, 1
 if one did not, 2 if the command line or the machine is not as it must be. Missed targets are no failure:
-they stand in the report. In the folder of results lie at most eight files:
+they stand in the report. In the folder of results lie at most nine files:
 
     report.md, report.json      the verdict
     stages.json                 what was run, how long it took and how it ended
-    kernels.json, resnet.json, mnist.json, profile.json
+    kernels.json, recurrent.json, resnet.json, mnist.json, profile.json
     log.txt                     what the stages printed
 """
 

@@ -46,7 +46,7 @@ def _forward(
         elif name in SERIES:
             results.append(_series(x, features, length, at))
         elif name == "total":
-            results.append(x.new_empty([], dtype=torch.int64))
+            results.append(x.new_empty([], dtype=torch.float64))
         elif name == "checkpoints":
             states = 1 + bool(traits & _ops.SYNAPSE) + bool(traits & _ops.ADAPTIVE) + bool(refractory > 0)
             rows = torch.sym_max((length - 1) // checkpoint_every, 0)
@@ -110,6 +110,53 @@ def _spike_gradient(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
     return grad_y.new_empty([grad_y.shape[-1], like.shape[-1]])
 
 
+def _whole_row(neurons: int, device: torch.device) -> int:
+    """Elements of a row that a recurrent layer keeps: on the CPU whole vectors (``csrc/cpu/recurrent.h``)."""
+    return neurons if device.type == "cuda" else -(-neurons // 16) * 16
+
+
+def _recurrent_forward(
+    x: Tensor, weight: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
+) -> list[Tensor]:
+    steps, samples, neurons = x.shape
+    dtype = STATE_DTYPES[x.dtype]
+    state = (samples, neurons)
+    made = {
+        "spikes": lambda: x.new_empty(x.shape),
+        "trace": lambda: x.new_empty(x.shape),
+        "u": lambda: x.new_empty((steps, samples, _whole_row(neurons, x.device)), dtype=dtype),
+        "fired_before": lambda: x.new_empty((steps, samples, -(-neurons // 64)), dtype=torch.int64),
+    }
+    names = [name for i, name in enumerate(_ops.RECURRENT_OUTPUTS) if ints[1] >> i & 1]
+    return [made[name]() if name in made else x.new_empty(state, dtype=dtype) for name in names]
+
+
+def _recurrent_backward(
+    u: Tensor, weight: Tensor, given: Sequence[Tensor], ints: Sequence[int], floats: Sequence[float]
+) -> list[Tensor]:
+    present, wanted, *_ = ints
+    results = [u.new_empty(u.shape)]
+    for i, name in enumerate(_ops.RECURRENT_WANTED):
+        if not wanted >> i & 1:
+            continue
+        if name in ("membrane", "fired"):
+            results.append(u.new_empty((u.shape[1], weight.shape[0])))
+        else:
+            slot = _ops.RECURRENT_SLOTS.index(name)
+            parameter = given[(present & (1 << slot) - 1).bit_count()]
+            results.append(torch.empty_like(parameter, memory_format=torch.contiguous_format))
+    return results
+
+
+def _recurrent_weights(grad_input: Tensor, fired_before: Tensor, neurons: int, asked: int) -> list[Tensor]:
+    shapes = ((neurons, neurons), (neurons,))
+    return [grad_input.new_empty(shape) for i, shape in enumerate(shapes) if asked >> i & 1]
+
+
+torch.library.register_fake("lif_cuda::recurrent", _recurrent_forward)
+torch.library.register_fake("lif_cuda::recurrent_forward", _recurrent_forward)
+torch.library.register_fake("lif_cuda::recurrent_backward", _recurrent_backward)
+torch.library.register_fake("lif_cuda::recurrent_weights", _recurrent_weights)
 torch.library.register_fake("lif_cuda::lif", _differentiable)
 torch.library.register_fake("lif_cuda::lif_forward", _forward)
 torch.library.register_fake("lif_cuda::lif_backward", _backward)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._check import STATE_DTYPES, type_name
 from ._options import CallOptions
-from ._state import NeuronState
+from ._state import NeuronState, RecurrentState
 from ._torch_private import backward_is_running, makes_a_program, transforms_are_active
+
+# A NeuronState, or a RecurrentState.
+Kept = Any
 
 
 class KeptState:
@@ -21,16 +25,16 @@ class KeptState:
     """
 
     def __init__(self) -> None:
-        self.state: NeuronState | None = None
+        self.state: Kept | None = None
         # The state before the last call, and the calls since the last recomputation; 2 stands for more, since
         # torch.compile makes code for each number.
-        self._before: NeuronState | None = None
+        self._before: Kept | None = None
         self._calls = 0
         # Whether the call that runs is a recomputation, and whether the one before it was.
         self._recomputes = False
         self._after_backward = False
 
-    def reset(self, state: NeuronState | None = None) -> None:
+    def reset(self, state: Kept | None = None) -> None:
         """Start from ``state``, and forget the calls so far."""
         self.state = state
         self._before = None
@@ -49,11 +53,11 @@ class KeptState:
             return there if there.dtype == tensor.dtype else tensor.to(there.device)
 
         for name in ("state", "_before"):
-            state: NeuronState | None = getattr(self, name)
+            state: Kept | None = getattr(self, name)
             if state is not None:
-                setattr(self, name, NeuronState._make(map(moved, state)))
+                setattr(self, name, type(state)._make(map(moved, state)))
 
-    def begin(self, x: object, options: CallOptions) -> NeuronState | None:
+    def begin(self, x: object, options: CallOptions) -> Kept | None:
         """The state before a call on ``x`` with these options.
 
         Raises:
@@ -85,7 +89,7 @@ class KeptState:
         self._after_backward, self._recomputes = self._recomputes, recomputes
         return start
 
-    def end(self, start: NeuronState | None, final: NeuronState, training: bool) -> None:
+    def end(self, start: Kept | None, final: Kept, training: bool) -> None:
         """Keep the state after a call that began at ``start``; a recomputation does not advance it."""
         if self._recomputes:
             return
@@ -95,18 +99,23 @@ class KeptState:
         self.state = final
 
 
-def detached(state: NeuronState) -> NeuronState:
+def detached(state: Kept) -> Kept:
     """The state without its history.
 
     From a list, here and below: torch.compile of torch 2.11 cannot make a tuple of a generator that it keeps.
     """
-    return NeuronState._make([None if tensor is None else tensor.detach() for tensor in state])
+    return type(state)._make([None if tensor is None else tensor.detach() for tensor in state])
 
 
-def checked_start(state: object) -> NeuronState | None:
-    """A state to start from, or raise TypeError unless it is one."""
-    if state is None or isinstance(state, NeuronState):
+def checked_start(state: object, kind: type[NeuronState] | type[RecurrentState]) -> Kept | None:
+    """A state of this kind to start from, or raise TypeError unless it is one."""
+    if state is None or isinstance(state, kind):
         return state
+    if kind is RecurrentState:
+        raise TypeError(
+            "state must be a lif_cuda.RecurrentState (membrane, spikes), or None for zeros; got "
+            f"{type_name(state)}"
+        )
     if isinstance(state, Tensor):
         return NeuronState(state)
     raise TypeError(
@@ -115,7 +124,7 @@ def checked_start(state: object) -> NeuronState | None:
     )
 
 
-def _ready(state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
+def _ready(state: Kept, x: Tensor, options: CallOptions) -> Kept:
     """The kept state as the neuron takes it for this x, or raise if it is of another shape."""
     time_dim = options.time_dim % (x.dim() + (options.steps is not None)) if x.dim() else 0
     features = x.shape
@@ -127,10 +136,10 @@ def _ready(state: NeuronState, x: Tensor, options: CallOptions) -> NeuronState:
             f"{tuple(state.membrane.shape)}; call reset_state() before another batch size"
         )
     dtype = STATE_DTYPES.get(x.dtype, x.dtype)
-    ready = NeuronState._make([None if tensor is None else tensor.to(dtype) for tensor in state])
+    ready = type(state)._make([None if tensor is None else tensor.to(dtype) for tensor in state])
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return ready
     if state.membrane.is_inference():
         # Made in inference mode, from which autograd takes nothing but copies.
-        return NeuronState._make([None if tensor is None else tensor.clone() for tensor in ready])
+        return type(state)._make([None if tensor is None else tensor.clone() for tensor in ready])
     return ready

@@ -31,6 +31,19 @@ class NeuronState(NamedTuple):
 
 NeuronState.__module__ = "lif_cuda"  # its public place, for messages and pickles
 
+
+class RecurrentState(NamedTuple):
+    """The state of a recurrent layer, each [batch..., neurons].
+
+    membrane: v. spikes: 0 or 1, of the step before, which feed back into the next.
+    """
+
+    membrane: Tensor
+    spikes: Tensor
+
+
+RecurrentState.__module__ = "lif_cuda"
+
 # As the neuron takes and returns it: a tensor, or a NeuronState where it has more than a membrane.
 State = Tensor | NeuronState
 

@@ -141,8 +141,8 @@ class Additions:
 
 @contextmanager
 def count_additions(module: nn.Module) -> Iterator[Additions]:
-    """While open, count the additions that :class:`lif_cuda.SpikeLinear` and :class:`lif_cuda.SpikeConv2d`
-    layers of ``module`` do forward.
+    """While open, count the additions that the layers of ``module`` do forward which are
+    :class:`lif_cuda.SpikeLinear` or :class:`lif_cuda.SpikeConv2d`.
 
     On the CPU the kernels count the spikes that they read anyway. On CUDA an ordinary product runs; of a
     ``SpikeLinear`` the additions that it stands for are counted, by one more pass over the spikes, and of a

@@ -82,6 +82,8 @@ def kernel_of(name: str) -> Kernel:
     has = tuple((match["has"] or "").split())
     found = vars(Kernel(match["tier"], match["way"], match["type"], match["reset"] or "", has)).copy()
     back = match["way"] == "backward"
+    if match["tier"] == "recurrent":
+        del rest[:2]  # the type of the weight, and whether it lies in shared memory
     if match["tier"] in ("wide", "bits"):
         found["neurons"] = int(rest.pop(0))
     if match["tier"] in ("wide", "long") and back:

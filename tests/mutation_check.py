@@ -26,7 +26,10 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-STEP, STEP_BACK, MEMBER = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member"))
+STEP, STEP_BACK, MEMBER, PARAMS, READOUT_OVER_TIME = (
+    f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "params", "readout")
+)
+LAUNCH_FORWARD = "csrc/cuda/launch_forward.cuh"
 ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
     f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
 )
@@ -49,6 +52,11 @@ EVENTS, PRODUCTS, SPIKE_WORDS = (
 )
 DISPATCH = "csrc/cpu/dispatch.h"
 
+RECURRENT, RECURRENT_BACK, RECURRENT_WEIGHTS, RECURRENT_ROWS = (
+    f"csrc/cpu/level/recurrent_{name}.inl" for name in ("forward", "backward", "weights", "rows")
+)
+RECURRENT_CUDA = "csrc/cuda/recurrent.cuh"
+
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900
 
@@ -67,12 +75,21 @@ MUTATIONS = [
     Mutation("reset sign", STEP, "return sub(u, mul(theta, s));", "return add(u, mul(theta, s));"),
     Mutation("strict and not", STEP, "return u > theta ? number<S>(1)", "return u >= theta ? number<S>(1)"),
     Mutation("silence a step short", STEP, "? refractory : fewer;", "? refractory - number<S>(1) : fewer;"),
+    Mutation("the last of the largest", READOUT_OVER_TIME, "v > peak.value ? one", "v >= peak.value ? one"),
+    Mutation("the largest without NaN", READOUT_OVER_TIME, "const S higher = v > peak.value ? one : first_nan;", "const S higher = v > peak.value ? one : zero;"),
+    Mutation("a floor without NaN", STEP, "return v >= v_min ? v : v != v ? v : v_min;", "return v >= v_min ? v : v_min;"),
+    Mutation("a gradient through the floor", STEP_BACK, "a = v >= own.v_min ? a : number<S>(0);", "a = v > own.v_min ? a : number<S>(0);"),
+    Mutation("cpu: a floor, and the step before", CPU_COLUMN, "return neuron.delayed && !neuron.floored;", "return neuron.delayed;"),
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
+    Mutation("cpu: lengths forgotten", WORKSPACE, "steps_of(extent, lengths, neuron)};", "extent.steps};"),
+    Mutation("cpu: a sample of another", PARAMS, "neuron / lengths.repeat % lengths.period]", "neuron % lengths.period]"),
+    Mutation("cpu: padding left as it was", CPU_ACCESS, "t < extent.steps; ++t) {", "t + 1 < extent.steps; ++t) {"),
+    Mutation("cpu: a rate over all steps", CPU_READOUT, "return static_cast<S>(block.steps > 0 ? block.steps : 1);", "return static_cast<S>(block.steps + 1);"),
     Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
-    Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: count as rate", CPU_READOUT, "count, rate_divisor<S>(block), block.size);", "count, S(1), block.size);"),
     Mutation("cpu: checkpoint late", CPU_FORWARD, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
     Mutation("cpu: a tile over a checkpoint", CPU_FORWARD, "smaller(steps - t, until_checkpoint));", "steps - t);"),
     Mutation("cpu: one checkpoint for all states", CPU_BACKWARD, "args.checkpoints + slot++ * neurons", "args.checkpoints + slot * neurons"),
@@ -90,6 +107,8 @@ MUTATIONS = [
     Mutation("cpu: another shape", CPU_SLOPES, "slopes_strip<Shape::gaussian>", "slopes_strip<Shape::piecewise_exp>"),
     Mutation("cpu: neighbours swapped", CPU_SLOPES, "return table_line(low, high,", "return table_line(high, low,"),
     Mutation("cpu: first spike after the rest", CPU_BACKWARD, "const bool steady = is_steady(args) && !tile.timed;", "const bool steady = is_steady(args);"),
+    Mutation("cpu: the sum as the mean", CPU_FORWARD, "rows.sum_v, static_cast<S>(steps > 0 ? steps : 1), n);", "rows.sum_v, S(1), n);"),
+    Mutation("cpu: the largest of a tile", CPU_FORWARD, "splat(static_cast<S>(tile.t + j)));\n          store(rows.highest", "splat(static_cast<S>(j)));\n          store(rows.highest"),
     Mutation("cpu: later than the first spike", CPU_BACKWARD, "first_spike_earlier(load(rows.grad_first + i + lane), later, was[k].s));", "later);"),
     Mutation("cpu: bits of one step", CPU_BACKWARD, "words, fired_bit(t + j), S(1), size);", "words, fired_bit(t), S(1), size);"),
     Mutation("cpu: a word of bits begins anew", CPU_FORWARD, "if (t % kStepsOfWord == 0) {", "if (t == 0) {"),
@@ -147,6 +166,7 @@ MUTATIONS = [
     Mutation("cuda: a channel too long", ACCESS, "if (++within == parameter.repeat) {", "if (within++ == parameter.repeat) {"),
     Mutation("cuda: aligned rows", TIERS, "aligned_ = aligned_ && stride % width_ == 0;", "static_cast<void>(stride);"),
     Mutation("cuda: total of one lane", READOUT, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: the total hides the count", "lif_cuda/_autograd.py", """incoming["count"] + of_each if "count" in incoming else of_each""", "of_each"),
     Mutation("cuda: gradient of a sum", READOUT, "if (steady_spikes(args)) {", "if (false) {"),
     Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
     Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),
@@ -160,8 +180,28 @@ MUTATIONS = [
     Mutation("cuda: last checkpoint", LONG_FORWARD, "keep_states(whole);", ""),
     Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
+    Mutation("cuda: the gradient of a mean at each step", ANY, "a = add(a, grad_mean);", ""),
+    Mutation("cuda: a floor of another neuron", ACCESS, "v_min = load_parameter<W>(parameter[kFloor], at);", "v_min = splat<S, W>(parameter[kFloor].value);"),
+    Mutation("cuda: lengths as they come", PARAMS, "return length < 0 ? 0 : length < extent.steps ? length : extent.steps;", "return length;"),
+    Mutation("cuda: lengths in a lean kernel", LAUNCH_FORWARD, " ||\n         args.lengths.values != nullptr;", ";"),
+    Mutation("cuda: padding left as it was", ANY, "row != nullptr && t < last; ++t", "row != nullptr && t + 1 < last; ++t"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
+    Mutation("recurrent: another order of spikes", "csrc/cpu/level/events.inl", "for (int64_t w = 0; w < count; ++w) {", "for (int64_t w = count - 1; w >= 0; --w) {"),
+    Mutation("recurrent: bias forgotten", RECURRENT, "copy_row(bias, args.bias, n);", ""),
+    Mutation("recurrent: first spikes forgotten", RECURRENT, "pack_row(bits, args.fired + (first + b) * n, n);", "fill_row(bits, uint64_t{0}, words);"),
+    Mutation("recurrent: samples share a count", RECURRENT, "add_row(count + b * workspace.stride(), s_row, n);", "add_row(count, s_row, n);"),
+    Mutation("recurrent: strict forgotten", RECURRENT_ROWS, "if (neuron.strict) {", "if (false) {"),
+    Mutation("recurrent: neurons of a last vector", RECURRENT_ROWS, "fill_row(row + neurons, beyond, whole - neurons);", "fill_row(row + neurons, S(-1), whole - neurons);"),
+    Mutation("recurrent: membrane of this step", RECURRENT_BACK, "back.before = row_at(args.u, t - 1, sample);", "back.before = row_at(args.u, t, sample);"),
+    Mutation("recurrent: the last samples of a block", RECURRENT_BACK, "for (; b < size; ++b) {\n        multiply_panel<1>", "for (; b + 1 < size; ++b) {\n        multiply_panel<1>"),
+    Mutation("recurrent: steady gradient lost", RECURRENT_BACK, "add_row(spikes, args.grad_steady + sample * n, n);", ""),
+    Mutation("recurrent: gradient of the first spikes", RECURRENT_BACK, "if (t > 0 || args.grad_fired != nullptr) {", "if (t > 0) {"),
+    Mutation("recurrent: half of a word", RECURRENT_WEIGHTS, "words[i][w] = bits[half + i];", "words[i][w] = bits[i];"),
+    Mutation("recurrent: a last block of rows", RECURRENT_WEIGHTS, "row < args.rows ? args.fired_before", "row + 1 < args.rows ? args.fired_before"),
+    Mutation("recurrent cuda: words of the step before", RECURRENT_CUDA, "(t + 1) % 2 * given.samples", "t % 2 * given.samples"),
+    Mutation("recurrent cuda: no barrier of a block", RECURRENT_CUDA, "    }\n    __syncthreads();\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count", "    }\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count"),
+    Mutation("recurrent cuda: spikes left out", RECURRENT_CUDA, "constexpr int kAtOnce = 4;", "constexpr int kAtOnce = 4;\n  neurons -= neurons % kWarp != 0;"),
 ]  # fmt: skip
 
 
@@ -172,8 +212,9 @@ def build_cpu(folder: Path) -> None:
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
     levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
-    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward", "events") for level in levels]
-    sources += ["bindings/schema", "bindings/ops_cpu", "bindings/events_cpu"]
+    ways = ("backward", "forward", "events", "recurrent")
+    sources = [f"cpu/{way}_{level}" for way in ways for level in levels]
+    sources += [f"bindings/{name}" for name in ("schema", "ops_cpu", "events_cpu", "recurrent_cpu")]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",
@@ -215,12 +256,17 @@ def caught(mutation: Mutation) -> str | None:
         assert mutation.right in text, f"{mutation.name}: {mutation.path} no longer says {mutation.right!r}"
         source.write_text(text.replace(mutation.right, mutation.wrong))
         tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
-        if not mutation.name.startswith("cuda:"):
+        if mutation.name.startswith("recurrent cuda:"):
+            tests = ["tests/test_recurrent_on_host.py", "-k", "not sanitized"]
+        elif mutation.name.startswith("recurrent:"):
+            build_cpu(folder)
+            tests = ["tests/test_recurrent.py"]
+        elif not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
             events = mutation.name.startswith("events:")
-            names = ("events", "packed") if events else ("numpy", "lif", "halves", "family", "fuzz")
-            tests = [f"tests/test_{name}.py" for name in names]
+            names = ("numpy", "lif", "floor", "li", "halves", "family", "lengths", "fuzz")
+            tests = [f"tests/test_{name}.py" for name in (("events", "packed") if events else names)]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

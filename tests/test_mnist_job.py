@@ -36,7 +36,7 @@ from _torchrun import torchrun
 SCRIPT = Path(mnist.__file__)
 SMALL = ["--data", "digits", "--hidden", "16", "--steps", "6", "--batch-size", "64"]
 SMALL += ["--threads", "1", "--seed", "5", "--lr", "5e-3"]
-PICTURES = ("training_curves.png", "accuracy.png", "energy.png", "spikes.png")
+PICTURES = ("training_curves.png", "accuracy.png", "energy.png", "firing_rates.png", "spikes.png")
 SECONDS = ("seconds_per_epoch", "training_seconds_by_epoch", "evaluation_seconds_by_epoch")
 
 

@@ -197,7 +197,7 @@ def packs(seed: int) -> bool:
 
 @pytest.mark.parametrize("seed", [*filter(packs, range(7000, 7120))])
 def test_drawn_calls_pack_their_spikes(seed: int) -> None:
-    """Of the whole family; outputs are poisoned first, as torch fills what it allocates with other numbers."""
+    """Of the whole family; outputs are poisoned first: torch fills what it allocates."""
     case = draw_case(SeededPick(seed), seed)
     state: Any = None
     if case.states:

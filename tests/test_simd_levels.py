@@ -39,6 +39,25 @@ print(facts()["simd"])
 """
 
 
+# Recurrent layers have the same bits at every level, all gradients included: so has what is printed.
+RECURRENT = """
+import hashlib, torch
+from test_recurrent import draw, gradients_by, call
+from lif_cuda import functional
+from lif_cuda._build_facts import facts
+
+digest = hashlib.sha256()
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    for size in ((3, 2, 5), (9, 5, 70), (6, 17, 150), (2, 3, 300)):
+        tensors = draw(*size, dtype)
+        found = gradients_by(functional.recurrent_lif, tensors)
+        outputs, state = call(functional.recurrent_lif, tensors)
+        for tensor in (*outputs, *state, *(found[name] for name in sorted(tensors))):
+            digest.update(tensor.double().numpy().tobytes())
+print(facts()["simd"], digest.hexdigest())
+"""
+
+
 def python(code: str, tmp_path: Path, level: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a process of its own at a SIMD level."""
     return subprocess.run(
@@ -58,6 +77,19 @@ def test_level_agrees_with_reference(level: str, tmp_path: Path) -> None:
     skip_unless_runs(level)
     done = python(COMPARISON, tmp_path, level)
     assert (done.returncode, done.stdout) == (0, f"{level}\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_recurrent_layers_have_the_same_bits(tmp_path: Path) -> None:
+    found = set()
+    for level in LEVELS:
+        skip_unless_runs(level)
+        done = python(RECURRENT, tmp_path, level)
+        assert done.returncode == 0, done.stderr
+        name, digest = done.stdout.split()
+        assert name == level
+        found.add(digest)
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("level", ["avx1024", "AVX2"])

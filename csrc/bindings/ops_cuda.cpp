@@ -1,6 +1,5 @@
 // The operators on CUDA: tensors in, one launch on the current stream, tensors out. No host synchronisation.
-#include <torch/csrc/stable/accelerator.h>
-
+#include "bindings/cuda_calls.h"
 #include "bindings/direct.h"
 #include "bindings/operators.h"
 #include "cuda/launch.h"
@@ -8,27 +7,8 @@
 namespace lif::bindings {
 namespace {
 
-void* current_stream(const Tensor& x) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  return stream;
-}
-
-void check_launch(int error, const char* name) {
-  char* message = nullptr;
-  torch_c10_cuda_check_msg(error, __FILE__, name, __LINE__, true, &message);
-  if (message != nullptr) {
-    const std::string text(message);
-    torch_c10_cuda_free_error_msg(message);
-    throw std::runtime_error(text);
-  }
-}
-
 struct Cuda {
-  struct Guard {
-    explicit Guard(const Tensor& x) : device(x.get_device_index()) {}
-    torch::stable::accelerator::DeviceGuard device;
-  };
+  using Guard = CudaGuard;
 
   template <typename T>
   static void forward(const Forward<T>& args, const Tensor& x) {
@@ -47,13 +27,7 @@ struct Cuda {
 
   template <typename S>
   static void sum(const std::vector<PartialSum<S>>& sums, const Tensor& x) {
-    const int64_t doubles = cuda::sum_scratch(sums);
-    std::optional<Tensor> scratch;
-    if (doubles > 0) {
-      scratch = new_empty(x, Shape{doubles}, ScalarType::Double);
-    }
-    double* data = scratch ? static_cast<double*>(scratch->mutable_data_ptr()) : nullptr;
-    check_launch(cuda::launch_sums(sums, data, current_stream(x)), "lif_backward");
+    sum_on_cuda(sums, x, "lif_backward");
   }
 };
 

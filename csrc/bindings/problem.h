@@ -172,6 +172,13 @@ inline void check_like_x(const Tensor& x, const Tensor* tensor, const char* name
                   tensor->numel());
 }
 
+inline void check_lengths(const Tensor& x, const Tensor& lengths) {
+  STD_TORCH_CHECK(lengths.scalar_type() == ScalarType::Long, "lengths must have dtype int64");
+  STD_TORCH_CHECK(lengths.is_cuda() == x.is_cuda() && lengths.get_device_index() == x.get_device_index(),
+                  "lengths must be on the device of x");
+  STD_TORCH_CHECK(lengths.is_contiguous(), "lengths must be contiguous");
+}
+
 // A parameter of broadcast shape as values that repeat over the neurons.
 template <typename S>
 Parameter<S> parameter_of(const Tensor* tensor, double number, const Shape& features) {
@@ -248,7 +255,7 @@ inline void check(const Problem& problem, ScalarType state_type) {
   }
   if (aoti_torch_grad_mode_is_enabled()) {
     bool any = requires_grad(x);
-    for (size_t slot = Slot::state; slot < Slot::table; ++slot) {
+    for (size_t slot = Slot::state; slot < Slot::lengths; ++slot) {
       const Tensor* tensor = problem.given[slot];
       any = any || (tensor && requires_grad(*tensor));
     }
@@ -276,6 +283,10 @@ void set_common(Args& args, const Problem& problem) {
   for (int i = 0; i < kParameters; ++i) {
     args.parameter[i] = parameter_of<S>(problem.parameter(i), problem.numbers[i], problem.features);
   }
+  if (const Tensor* lengths = problem.given[Slot::lengths]) {
+    check_lengths(problem.x, *lengths);
+    args.lengths = parameter_of<int64_t>(lengths, 0.0, problem.features);
+  }
   if ((problem.traits & kDecayInput) && !problem.parameter(kGain)) {
     args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
   }
@@ -287,6 +298,7 @@ void set_common(Args& args, const Problem& problem) {
   args.neuron.adaptive = problem.traits & kAdaptive;
   args.neuron.refractory = problem.refractory;
   args.neuron.rest = static_cast<S>(problem.rest);
+  args.neuron.floored = problem.traits & kFloored;
 }
 
 // Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
@@ -373,7 +385,11 @@ class Returned {
     }
   }
 
-  void push(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
+  // Returns its place.
+  size_t push(Tensor tensor) {
+    tensors_.push_back(std::move(tensor));
+    return tensors_.size() - 1;
+  }
   Tensor& back() { return tensors_.back(); }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
@@ -392,6 +408,7 @@ inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kSt
 template <typename S>
 void check_bits(const Neuron<S>& neuron) {
   STD_TORCH_CHECK(states_of(neuron) == 1 && !neuron.delayed, "bits are for neurons with a membrane only");
+  STD_TORCH_CHECK(!neuron.floored, "bits do not hold where a floor held");
   STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
                   "bits do not hold the membrane that a reset to zero needs in backward");
 }
@@ -440,15 +457,23 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   args.first = returned.add<S>(outputs & kFirstSpike, features, kState);
   args.trace = returned.add_series<T>(outputs & kTrace, problem);
   args.trace_before = returned.add_series<T>(outputs & kTraceBefore, problem);
+  std::optional<Tensor> total;
+  size_t total_at = 0;
   if (outputs & kTotal) {
-    returned.push(torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long));
-    args.total = static_cast<int64_t*>(returned.back().mutable_data_ptr());
+    total = torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long);
+    args.total = static_cast<int64_t*>(total->mutable_data_ptr());
+    total_at = returned.push(*total);
   }
+  STD_TORCH_CHECK(!(outputs & kTraceMax) || args.extent.steps > 0, "the largest of no membranes");
+  STD_TORCH_CHECK(!(outputs & kPeak) || (outputs & kTraceMax), "the step of the largest goes with it");
+  args.trace_max = returned.add<S>(outputs & kTraceMax, features, kState);
+  args.trace_mean = returned.add<S>(outputs & kTraceMean, features, kState);
   for (int i = 0; i < kStates; ++i) {
     const bool asked = outputs & (kFinalState << i);
     STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "a final state that the neuron does not have");
     args.final_state[i] = returned.add<S>(asked, features, kState);
   }
+  args.peak = returned.add<S>(outputs & kPeak, features, kState);
   if (outputs & kCheckpoints) {
     const int64_t chunks = (args.extent.steps + checkpoint_every - 1) / checkpoint_every;
     Shape shape = with_axis(features, 0, states_of(args.neuron));
@@ -463,7 +488,12 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   if (neurons(args.extent) > 0) {
     launch(args);
   }
-  return returned.take();
+  std::vector<Tensor> results = returned.take();
+  if (total) {
+    // Counted in integers, whose sum no order changes; float64, which has a gradient, holds them to 2^53.
+    results[total_at] = torch::stable::to(*total, ScalarType::Double);
+  }
+  return results;
 }
 
 template <typename T>
@@ -485,6 +515,15 @@ void set_gradients(Backward<T>& args, const Problem& problem) {
                   "the gradient of the first-spike time needs that output");
   check_like_x(problem.x, first_spike, "first_spike", kState, n);
   args.first = read<S>(first_spike);
+  const Tensor* peak = problem.given[Slot::peak];
+  args.grad_trace_max =
+      series_of<S>(problem.grad(kOfTraceMax), problem, false, kState, "the gradient of the largest membrane");
+  args.grad_trace_mean =
+      series_of<S>(problem.grad(kOfTraceMean), problem, false, kState, "the gradient of the mean membrane");
+  STD_TORCH_CHECK(!problem.grad(kOfTraceMax) || peak,
+                  "the gradient of the largest membrane needs the step of it");
+  check_like_x(problem.x, peak, "peak", kState, n);
+  args.peak = read<S>(peak);
   for (int i = 0; i < kSmoothStates; ++i) {
     const Tensor* grad = problem.grad(kOfState + i);
     check_like_x(problem.x, grad, "the gradient of the state", kState, n);
@@ -565,8 +604,8 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
   // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  std::array<std::optional<Tensor>, kParameters> partials;
-  for (int i = 0; i < kParameters; ++i) {
+  std::array<std::optional<Tensor>, kLearnable> partials;
+  for (int i = 0; i < kLearnable; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
       partials[i] = new_empty(
@@ -578,7 +617,7 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
     launch(args);
   }
   std::vector<PartialSum<S>> sums;
-  for (int i = 0; i < kParameters; ++i) {
+  for (int i = 0; i < kLearnable; ++i) {
     if (!partials[i]) {
       continue;
     }

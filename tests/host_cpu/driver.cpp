@@ -40,6 +40,7 @@ struct Kind {
   bool adaptive = false;
   int64_t refractory = 0;
   double rest = 0;
+  bool floored = false;
 };
 
 constexpr Kind kKinds[] = {
@@ -51,7 +52,9 @@ constexpr Kind kKinds[] = {
     {"adaptive", false, false, false, true},
     {"refractory", false, false, false, false, 2},
     {"rest", false, false, false, false, 0, 0.125},
-    {"everything", false, false, true, true, 1, -0.25},
+    {"floor", false, false, false, false, 0, 0, true},
+    {"delayed floor", true, true, false, false, 0, 0, true},
+    {"everything", false, false, true, true, 1, -0.25, true},
 };
 constexpr const char* kResetNames[] = {"subtract", "zero", "none"};
 constexpr int64_t kSizes[] = {1, 17, 513, 1000};
@@ -115,9 +118,10 @@ Parameter<S> draw_parameter(Draw& draw, Inputs& inputs, const Extent& extent, do
   return parameter;
 }
 
-constexpr const char* kParameterNames[] = {"beta", "threshold", "v_reset", "gain", "alpha", "kappa", "rho"};
+constexpr const char* kParameterNames[] = {"beta",  "threshold", "v_reset", "gain",
+                                           "alpha", "kappa",     "rho",     "v_min"};
 constexpr std::pair<double, double> kParameterRanges[] = {{0.5, 1.0},  {0.3, 1.0}, {-0.2, 0.1}, {0.5, 1.5},
-                                                          {0.3, 0.95}, {0.0, 0.3}, {0.5, 0.95}};
+                                                          {0.3, 0.95}, {0.0, 0.3}, {0.5, 0.95}, {-0.2, 0.2}};
 
 template <typename T>
 void run_case(const Case& c, const char* type) {
@@ -154,6 +158,7 @@ void run_case(const Case& c, const char* type) {
   forward.neuron.adaptive = c.kind.adaptive;
   forward.neuron.refractory = c.kind.refractory;
   forward.neuron.rest = static_cast<S>(c.kind.rest);
+  forward.neuron.floored = c.kind.floored;
   const Neuron<S>& neuron = forward.neuron;
   for (int state = 0; state < kStates; ++state) {
     if (has_state(neuron, state) && draw.in(2, 3)) {
@@ -180,6 +185,8 @@ void run_case(const Case& c, const char* type) {
   const bool rate = wanted();
   const bool first = wanted();
   const bool total = wanted();
+  const bool largest = extent.steps > 0 && !few && wanted();
+  const bool mean = !few && wanted();
   const bool last_state = wanted();
   const auto run_forward = [&](Outputs& outputs, int64_t of_threads) {
     Forward<T> args = forward;
@@ -201,6 +208,9 @@ void run_case(const Case& c, const char* type) {
       args.total = outputs.values<int64_t>(1, "total");
       *args.total = 0;
     }
+    args.trace_max = largest ? outputs.values<S>(n, "trace_max") : nullptr;
+    args.peak = largest ? outputs.values<S>(n, "peak") : nullptr;
+    args.trace_mean = mean ? outputs.values<S>(n, "trace_mean") : nullptr;
     for (int state = 0; state < kStates; ++state) {
       if (last_state && has_state(neuron, state)) {
         args.final_state[state] = outputs.values<S>(n, "final state");
@@ -243,6 +253,7 @@ void run_case(const Case& c, const char* type) {
     backward.checkpoints = done.checkpoints;
   }
   backward.first = done.first;
+  backward.peak = done.peak;
   if (spikes) {
     backward.grad_spikes = inputs.series<T>(draw.one_of(kAny), extent, -1.0, 1.0);
   }
@@ -261,6 +272,12 @@ void run_case(const Case& c, const char* type) {
   if (first) {
     backward.grad_first = inputs.series<S>(draw.one_of(kUntimed), extent, -0.1, 0.1);
   }
+  if (largest) {
+    backward.grad_trace_max = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
+  }
+  if (mean) {
+    backward.grad_trace_mean = inputs.series<S>(draw.one_of(kUntimed), extent, -1.0, 1.0);
+  }
   for (int state = 0; state < kSmoothStates; ++state) {
     if (last_state && has_state(neuron, state)) {
       backward.grad_final[state] = inputs.values<S>(n, -1.0, 1.0);
@@ -268,8 +285,8 @@ void run_case(const Case& c, const char* type) {
   }
   const bool grad_x = draw.in(7, 8) || c.large;
   const bool grad_state = wanted();
-  bool grad_parameter[kParameters];
-  for (int name = 0; name < kParameters; ++name) {
+  bool grad_parameter[kLearnable];
+  for (int name = 0; name < kLearnable; ++name) {
     grad_parameter[name] = forward.parameter[name].values != nullptr && wanted();
   }
   const auto run_backward = [&](Outputs& outputs, int64_t of_threads) {
@@ -284,13 +301,13 @@ void run_case(const Case& c, const char* type) {
         args.grad_state[state] = outputs.values<S>(n, "grad_state");
       }
     }
-    for (int name = 0; name < kParameters; ++name) {
+    for (int name = 0; name < kLearnable; ++name) {
       if (grad_parameter[name]) {
         args.grad_parameter[name] = outputs.values<S>(n, kParameterNames[name]);
       }
     }
     run_tasks(args, kernels.backward_neurons(args), of_threads, kernels.backward);
-    for (int name = 0; name < kParameters; ++name) {
+    for (int name = 0; name < kLearnable; ++name) {
       const auto& [values, period, repeat, value] = args.parameter[name];
       if (grad_parameter[name] && period != n) {
         kernels.sum_partials(args.grad_parameter[name], n / (period * repeat), period, repeat,

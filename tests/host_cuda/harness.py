@@ -166,7 +166,7 @@ def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
         compiler,
         folder,
         "lif_cuda_on_host",
-        kernels=sorted((CSRC / "cuda").glob("*.cu")),
+        kernels=[path for path in sorted((CSRC / "cuda").glob("*.cu")) if "recurrent" not in path.name],
         others=[SHIM / "entry.cpp"],
         options=[TARGET_FLAG, "-isystem", str(torch_folder / "include")],
         libraries=[f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"],

@@ -15,6 +15,14 @@ T* row_of(const Series<T>& series, const Block& block, int64_t t) {
          (series.uniform ? 0 : block.first);
 }
 
+// Zeros in a series after the steps of a block, whose samples may be shorter than others.
+template <typename T>
+void zero_rest(const Series<T>& series, const Extent& extent, const Block& block) {
+  for (int64_t t = block.steps; series.data != nullptr && t < extent.steps; ++t) {
+    std::memset(static_cast<void*>(row_of(series, block, t)), 0, static_cast<size_t>(block.size) * sizeof(T));
+  }
+}
+
 template <typename S>
 void load_or_zero(S* row, const S* from, int64_t n) {
   if (from != nullptr) {
@@ -115,7 +123,7 @@ Rows<T> beyond(Rows<T> rows, int64_t neurons) {
 // streaming store has to drive it out; and the next layer reads it there.
 constexpr int64_t kStreamedBytes = int64_t{64} << 20;
 
-inline bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t size) {
+[[maybe_unused]] bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] int64_t size) {
 #if defined(LIF_SIMD_STREAM)
   return neurons(extent) * extent.steps * size >= kStreamedBytes;
 #else
@@ -124,7 +132,7 @@ inline bool is_streamed([[maybe_unused]] const Extent& extent, [[maybe_unused]] 
 }
 
 // Streamed stores are ordered with nothing; before another thread reads them there has to be a fence.
-inline void finish_streaming([[maybe_unused]] bool streamed) {
+[[maybe_unused]] void finish_streaming([[maybe_unused]] bool streamed) {
 #if defined(LIF_SIMD_STREAM)
   if (streamed) {
     _mm_sfence();

@@ -28,7 +28,8 @@ template <typename T>
 bool is_plain(const Forward<T>& args) {
   const bool plainly = is_plain(args.neuron) && !has_gain(args.parameter) && !args.x.uniform &&
                        args.trace.data == nullptr && args.trace_before.data == nullptr &&
-                       args.first == nullptr && args.bits == nullptr;
+                       args.first == nullptr && args.bits == nullptr && args.trace_max == nullptr &&
+                       args.trace_mean == nullptr;
   return plainly && (is_counted(args) ? !has_spikes(args) && args.x.time_stride == 0 : has_spikes(args));
 }
 
@@ -172,7 +173,7 @@ template <typename T, typename S = StateOf<T>>
 void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows,
                         const PackedRows<T>& packed) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.v, args.state[kMembrane], block);
   const bool counted = is_counted(args);
@@ -199,6 +200,8 @@ void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>
     packed.write(block, t, tile.steps);
     until_checkpoint -= tile.steps;
   }
+  zero_rest(args.spikes, args.extent, block);
+  packed.zero_rest(args.extent, block);
   if (counted) {
     from_groups<T>(rows.start, rows.count, n);
     write_counts(args, block, rows.start);

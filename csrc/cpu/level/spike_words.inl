@@ -85,16 +85,11 @@ template <typename T, typename S = StateOf<T>>
   return word;
 }
 
-// A row of spikes that are 0 or not, as words.
-template <typename S>
-void pack_row(uint64_t* __restrict__ words, const S* __restrict__ row, int64_t n) {
+// A row of spikes as words.
+template <typename T>
+void pack_row(uint64_t* __restrict__ words, const T* __restrict__ row, int64_t n) {
   for (int64_t i = 0; i < n; i += kSpikesOfWord) {
-    const int64_t size = n - i < kSpikesOfWord ? n - i : kSpikesOfWord;
-    uint64_t word = 0;
-    for (int64_t j = 0; j < size; ++j) {
-      word |= static_cast<uint64_t>(row[i + j] != S(0)) << j;
-    }
-    *words++ = word;
+    *words++ = spike_bits(row + i, n - i < kSpikesOfWord ? n - i : kSpikesOfWord);
   }
 }
 

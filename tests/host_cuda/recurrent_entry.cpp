@@ -1,0 +1,72 @@
+// The CUDA launchers and kernels of recurrent layers, compiled for the host, as operators on CPU tensors: a
+// library beside that of entry.cpp, which takes minutes to compile.
+#include <string>
+
+#include "bindings/recurrent_device.h"
+#include "cuda/launch.h"
+#include "cuda/launch_recurrent.h"
+#include "machine.h"
+
+namespace lif::bindings {
+namespace {
+
+// The kernel of the last launch; those of sums apart.
+std::string last_kernel;
+
+struct HostCuda {
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
+
+  template <typename T, typename W>
+  static void forward(const RecurrentForward<T, W>& args, const Tensor&) {
+    const int error = cuda::launch_recurrent_forward(args, nullptr);
+    last_kernel = host_cuda::last_kernel_symbol();
+    finish(error);
+  }
+
+  template <typename T, typename W>
+  static void backward(const RecurrentBackward<T, W>& args, const Tensor&) {
+    const int error = cuda::launch_recurrent_backward(args, nullptr);
+    last_kernel = host_cuda::last_kernel_symbol();
+    finish(error);
+  }
+
+  template <typename S>
+  static void sum(const std::vector<PartialSum<S>>& sums, const Tensor&) {
+    std::vector<double> scratch(cuda::sum_scratch(sums));
+    finish(cuda::launch_sums(sums, scratch.empty() ? nullptr : scratch.data(), nullptr));
+  }
+
+ private:
+  static void finish(int error) {
+    const std::string fault = host_cuda::take_fault();
+    STD_TORCH_CHECK(error == 0, "CUDA error ", error);
+    STD_TORCH_CHECK(fault.empty(), fault);
+  }
+};
+
+}  // namespace
+}  // namespace lif::bindings
+
+STABLE_TORCH_LIBRARY(lif_cuda_recurrent_on_host, m) {
+  m.def(lif::bindings::kRecurrentForwardSchema);
+  m.def(lif::bindings::kRecurrentBackwardSchema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lif_cuda_recurrent_on_host, CPU, m) {
+  m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::recurrent_forward_on<lif::bindings::HostCuda>));
+  m.impl("recurrent_backward", TORCH_BOX(&lif::bindings::recurrent_backward_on<lif::bindings::HostCuda>));
+}
+
+extern "C" {
+
+__attribute__((visibility("default"))) const char* host_last_kernel() {
+  return lif::bindings::last_kernel.c_str();
+}
+
+__attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {
+  host_cuda::multiprocessors = multiprocessors;
+  host_cuda::shared_optin = shared_bytes;
+}
+}
