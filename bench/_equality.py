@@ -11,6 +11,8 @@ import torch
 from _equals import Equal
 from torch import Tensor, nn
 
+import lif_cuda
+
 Run = Callable[[Tensor], Tensor]
 
 # Other roundings move a membrane by some units of its last place: a spike may differ where the membrane is as
@@ -128,7 +130,6 @@ def difference(equal: Equal, theirs: nn.Module, x: Tensor, grad: Tensor) -> Diff
         ValueError: what the library gives is of another shape or type.
     """
     ours = equal.our_layer().to(x.device)
-    probe = equal.our_layer(output="trace_before_reset").to(x.device)
     run_theirs, run_ours = runner(equal.library, theirs), layer_runner(ours)
     with torch.no_grad():
         found, expected = run_theirs(x), run_ours(x)
@@ -139,7 +140,10 @@ def difference(equal: Equal, theirs: nn.Module, x: Tensor, grad: Tensor) -> Diff
         unequal = (found - expected).abs() > CLOSE
         apart = unequal.any(0)
         first = unequal.byte().argmax(0, keepdim=True)
-        level = (layer_runner(probe)(x) - ours.threshold).abs().gather(0, first)[0]
+        level = torch.full_like(x[0], torch.inf)
+        if not isinstance(ours, lif_cuda.LI):  # which has no threshold to be near
+            probe = equal.our_layer(output="trace_before_reset").to(x.device)
+            level = (layer_runner(probe)(x) - ours.threshold).abs().gather(0, first)[0]
         crossing = float(level[apart].max()) if bool(apart.any()) else 0.0
     grad = torch.where(apart, 0.0, grad)
     pairs = {name: (_named(theirs, name), _named(ours, mine)) for name, (mine, _) in equal.learned.items()}

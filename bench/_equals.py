@@ -73,7 +73,7 @@ class Equal:
         """The layer of lif_cuda; ``options`` are added to those of the row."""
         layers = {
             layer.__name__: functools.partial(layer, **options)
-            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF)
+            for layer in (lif_cuda.LIF, lif_cuda.IF, lif_cuda.CurrentLIF, lif_cuda.LI)
         }
         made: lif_cuda.LIF = eval(self.ours, {**layers, "surrogate": lif_cuda.surrogate})
         return made
@@ -105,7 +105,8 @@ def evaluated(library: str, expression: str) -> Any:
     Raises:
         ImportError: the library, or one that it needs, is not installed.
     """
-    return eval(expression, {n: importlib.import_module(module) for n, module in _NAMES[library].items()})
+    names = {"torch": "torch", **_NAMES[library]}
+    return eval(expression, {name: importlib.import_module(module) for name, module in names.items()})
 
 
 # What all neurons of snnTorch have by default, but for their resets.
@@ -175,6 +176,13 @@ EQUALS = (
         "snnTorch",
         "snn.Leaky(beta=0.9, reset_delay=False)",
         "LIF(beta=0.9, strict=True, surrogate=surrogate.ATan())",
+        scale=0.4,
+        exact=True,
+    ),
+    Equal(
+        "snnTorch",
+        'snn.Leaky(beta=0.9, reset_mechanism="zero", reset_delay=False)',
+        'LIF(beta=0.9, reset="zero", strict=True, surrogate=surrogate.ATan())',
         scale=0.4,
         exact=True,
     ),
@@ -254,6 +262,8 @@ EQUALS = (
         "LIF(beta=0.9, decay_input=True, strict=True, surrogate=surrogate.SuperSpike(1.0))",
         scale=10.0,
     ),
+    Equal("Norse", "norse.LI()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
+    Equal("Norse", "norse.LICell()", "LI(alpha=0.8, beta=0.9, decay_input=True)"),
     Equal(
         "sinabs",
         "layers.LIF(tau_mem=10.0)",
@@ -274,6 +284,18 @@ EQUALS = (
         f"LIF({_TAU_10}, learn_beta=True, {_SINABS})",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
+    Equal(
+        "sinabs",
+        "layers.LIF(tau_mem=10.0, min_v_mem=-0.2, norm_input=False, spike_fn=activation.SingleSpike)",
+        f"LIF({_TAU_10}, v_min=-0.2, learn_beta=True, {_SINABS})",
+        learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
+    ),
+    Equal(
+        "sinabs",
+        "layers.IAF(min_v_mem=-0.25, spike_fn=activation.SingleSpike)",
+        f"IF(v_min=-0.25, {_SINABS})",
+        scale=0.4,
+    ),
     Equal("sinabs", "layers.IAF()", f"IF({_SINABS})", scale=0.4, exact=True),
     Equal(
         "sinabs",
@@ -284,7 +306,7 @@ EQUALS = (
     Equal(
         "sinabs",
         "layers.ExpLeak(tau_mem=10.0)",
-        f'LIF({_TAU_10}, learn_beta=True, reset="none", output="trace")',
+        f"LI({_TAU_10}, learn_beta=True)",
         learned={"tau_mem": ("beta_logit", _logit_of_tau(10.0))},
     ),
 )

@@ -16,11 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lif_cuda.plot import BLUE as BLUE
+from lif_cuda.plot import GREY as GREY
+from lif_cuda.plot import VERMILION as VERMILION
+
 # Inches, of which a README shows one in some hundred pixels: nine points are then twelve pixels high.
 WIDTH = 8.3
-# Okabe and Ito's colours.
-VERMILION, ORANGE, BLUE, SKY = "#D55E00", "#E69F00", "#0072B2", "#56B4E9"
-GREY, PALE = "#555555", "#BBBBBB"
+# Okabe and Ito's colours, beside those of lif_cuda.plot.
+ORANGE, SKY = "#E69F00", "#56B4E9"
+PALE = "#BBBBBB"
 
 matplotlib.rcParams.update(
     {

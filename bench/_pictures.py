@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lif_cuda import plot
+
 _NETWORKS = (("snn", "SNN", BLUE), ("ann", "ANN", ORANGE))
 
 
@@ -28,6 +30,7 @@ def figures(results: dict[str, Any]) -> dict[str, Figure]:
         "training_curves.png": _curves(results),
         "accuracy.png": _accuracies(results),
         "energy.png": _energy(results),
+        "firing_rates.png": _firing_rates(results),
     }
     for figure in drawn.values():
         say_data(figure, results["data"])
@@ -137,6 +140,12 @@ def _energy(results: dict[str, Any]) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
     left.set_yticks(range(len(bars)), [bar[0] for bar in bars])
+    return figure
+
+
+def _firing_rates(results: dict[str, Any]) -> Figure:
+    figure = new_figure(2.3, f"Firing rates on the test images\n{_run(results)}")
+    plot.firing_rates(results["snn"]["firing_rates"], figure.subplots())
     return figure
 
 

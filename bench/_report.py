@@ -54,6 +54,7 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
     rates = [history.firing_rates[layer][-1] for layer in layers]
     published = energy.published(sizes, network.steps, rates)
     honest = energy.honest(sizes, network.steps, rates)
+    executed = energy.executed(sizes, 1, history.additions[-1])
     return report | {
         "steps": network.steps,
         "firing_rates": dict(zip(layers, rates, strict=True)) | {"mean": published.rate},
@@ -66,6 +67,7 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
                 "sops": honest.sops,
                 "neuron_macs": honest.neuron_macs,
             },
+            "executed": {"additions": executed.additions, "macs": executed.macs},
         },
         "energy": {
             "macs_per_ac": energy.MACS_PER_AC,
@@ -79,6 +81,7 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
                 "energy_with_neurons": honest.energy_with_neurons,
                 "saving_percent_with_neurons": honest.saving_percent_with_neurons,
             },
+            "executed": {"energy": executed.energy, "saving_percent": executed.saving_percent},
         },
     }
 
@@ -145,6 +148,12 @@ def table(results: dict[str, Any]) -> str:
     add("  MACs of the neurons' leak", "{:,}", "operations", "honest", "neuron_macs")
     add("  energy with them, in MACs", "{:,.0f}", "energy", "honest", "energy_with_neurons")
     add("  below the ANN by, %", "{:.1f}", "energy", "honest", "saving_percent_with_neurons")
+    if any(_at(net, ("operations", "executed")) for net in networks):
+        head("as executed: additions of fc2, counted by the layer; fc1 once, fc3 on counts")
+        add("  additions of fc2", "{:,.0f}", "operations", "executed", "additions")
+        add("  MACs of fc1 and fc3", "{:,}", "operations", "executed", "macs")
+        add("  energy, in MACs", "{:,.0f}", "energy", "executed", "energy", ann=("energy", "energy"))
+        add("  below the ANN by, %", "{:.1f}", "energy", "executed", "saving_percent")
     add("seconds an epoch, training", "{:.2f}", "seconds_per_epoch")
 
     first = max(len(label) for label, values in rows if values)

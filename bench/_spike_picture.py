@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from _picture_style import BLUE, GREY, PALE, VERMILION, label_ends, new_figure
+from _picture_style import BLUE, PALE, label_ends, new_figure
 from _trace import Trace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from lif_cuda import plot
 
 
 def figure_of(trace: Trace, image: Any, label: int) -> Figure:
@@ -32,8 +35,8 @@ def figure_of(trace: Trace, image: Any, label: int) -> Figure:
     _logits(answer, trace)
     first = figure.add_subplot(grid[:2, 1])
     second = figure.add_subplot(grid[2:, 1], sharex=first)
-    _raster(first, trace.spikes1.numpy(), 1)
-    _raster(second, trace.spikes2.numpy(), 2)
+    _raster(first, trace.spikes1, 1)
+    _raster(second, trace.spikes2, 2)
     first.tick_params(labelbottom=False)
     rows: list[Axes] = []
     for place, neuron in enumerate(_some_neurons(trace)):
@@ -67,19 +70,11 @@ def _logits(axes: Axes, trace: Trace) -> None:
     label_ends(axes, [(float(trace.logits[-1, answer]), str(answer), BLUE)])
 
 
-def _raster(axes: Axes, spikes: Any, layer: int) -> None:
+def _raster(axes: Axes, spikes: Tensor, layer: int) -> None:
+    plot.raster(spikes, axes, busiest_first=True)
     firing = int((spikes.sum(0) > 0).sum())
-    order = np.argsort(-spikes.sum(0), kind="stable")[: max(firing, 1)]
-    when, which = np.nonzero(spikes[:, order])
-    # A bar as high as its row; the axes are about 120 points high.
-    axes.plot(when + 1, which + 1, "|", color=BLUE, ms=min(max(100 / len(order), 1.0), 8), mew=1.4)
-    axes.set(
-        title=f"Layer {layer}: {firing} of {spikes.shape[1]} fire, rate {100 * spikes.mean():.1f} %",
-        ylabel="neuron, busiest first",
-        xlim=(0, len(spikes) + 1),
-        ylim=(len(order) + 1, 0),
-    )
-    axes.grid(visible=False)
+    rate = 100 * float(spikes.mean())
+    axes.set(title=f"Layer {layer}: {firing} of {spikes.shape[1]} fire, rate {rate:.1f} %", xlabel="")
 
 
 def _some_neurons(trace: Trace) -> list[int]:
@@ -92,12 +87,13 @@ def _some_neurons(trace: Trace) -> list[int]:
 
 
 def _membrane(axes: Axes, trace: Trace, neuron: int) -> None:
-    before, after = trace.before1[:, neuron].numpy(), trace.after1[:, neuron].numpy()
-    time = np.arange(1, len(before) + 1)
-    # Each step rises to the value that is compared, then falls by the threshold if that fired.
-    axes.plot(np.repeat(time, 2), np.stack([before, after], 1).ravel(), color=BLUE, lw=1.3)
-    axes.axhline(trace.threshold, color=GREY, ls="--", lw=1)
-    fired = trace.spikes1[:, neuron].numpy() > 0
-    axes.plot(time[fired], before[fired], "o", color=VERMILION, ms=3.5)
+    plot.membrane(
+        trace.before1[:, neuron],
+        axes,
+        after=trace.after1[:, neuron],
+        spikes=trace.spikes1[:, neuron],
+        threshold=trace.threshold,
+    )
+    axes.set_xlabel("")
     axes.set_ylabel(f"neuron {neuron}", fontsize=8)
     axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from tqdm import tqdm
 
-from lif_cuda import energy
+from lif_cuda import PackedSpikes, energy
 from lif_cuda._module import LIFModule
 from lif_cuda.models import ANNClassifier, SNNClassifier
 
@@ -43,8 +43,8 @@ class History:
     """One entry for each whole epoch. Accuracies in percent, rates from 0 to 1, times in seconds.
 
     ``loss`` is the mean over the images of the epoch while the weights were moving; ``step_losses``
-    holds each batch's. Accuracies and firing rates (of the test images) are those of the weights at
-    the end of the epoch.
+    holds each batch's. Accuracies, firing rates and additions (for each test image, of Linears that add
+    for spikes) are those of the weights at the end of the epoch.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -52,6 +52,7 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     firing_rates: dict[str, list[float]] = field(default_factory=dict)
+    additions: list[float] = field(default_factory=list)
     training_seconds: list[float] = field(default_factory=list)
     evaluation_seconds: list[float] = field(default_factory=list)
 
@@ -110,15 +111,20 @@ def build(
     lr: float,
     schedule: str,
     device: torch.device,
+    linear: Literal["events", "dense"] = "events",
 ) -> Network:
     """Build a network with its optimiser: an SNN of ``layer``, or the ANN if that is None.
+
+    ``linear`` is the second Linear of the SNN, as SNNClassifier takes it.
 
     The weights are drawn on the CPU right after seeding, so that they are the same for both layers
     and on every device.
     """
     torch.manual_seed(seed)
     model: nn.Module = (
-        ANNClassifier(input_size, hidden) if layer is None else SNNClassifier(input_size, hidden, layer=layer)
+        ANNClassifier(input_size, hidden)
+        if layer is None
+        else SNNClassifier(input_size, hidden, layer=layer, linear=linear)
     ).to(device)
     forward = parallel(model, torch.zeros(1, input_size, device=device))
     classify: Callable[[Tensor], Tensor] = forward if layer is None else partial(forward, num_steps=steps)
@@ -155,8 +161,8 @@ def run_epoch(
     trained = _now(train.images.device)
     loss = float((losses.double() * sizes).sum() / sizes.sum())
     in_first(_require_finite, loss, network.name, epoch + 1)
-    train_accuracy, _ = evaluate(network, train, f"{title} train accuracy")
-    test_accuracy, rates = evaluate(network, test, f"{title} test accuracy")
+    train_accuracy, *_ = evaluate(network, train, f"{title} train accuracy")
+    test_accuracy, rates, additions = evaluate(network, test, f"{title} test accuracy")
     evaluated = _now(train.images.device)
 
     history.loss.append(loss)
@@ -165,6 +171,7 @@ def run_epoch(
     history.test_accuracy.append(test_accuracy)
     for layer, rate in rates.items():
         history.firing_rates.setdefault(layer, []).append(rate)
+    history.additions.append(additions)
     history.training_seconds.append(trained - started)
     history.evaluation_seconds.append(evaluated - trained)
 
@@ -204,8 +211,10 @@ def _train(
     return (summed(losses) / size()).cpu(), sizes
 
 
-def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float]]:
-    """Accuracy in percent, and the firing rate (0 to 1) of each LIF layer by its name, of all images."""
+def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float], float]:
+    """Accuracy in percent, the firing rate (0 to 1) of each LIF layer by its name, of all images, and the
+    additions for each that the Linears did which add for spikes.
+    """
     network.model.eval()
     right = torch.zeros((), dtype=torch.int64, device=split.images.device)
     images = len(split.labels)
@@ -214,6 +223,7 @@ def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[st
     with (
         torch.no_grad(),
         count_spikes(network.model) as spikes,
+        energy.count_additions(network.model) as additions,
         _progress(title, len(own.labels), "image") as bar,
     ):
         for batch, labels in batches:
@@ -223,15 +233,16 @@ def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[st
         layer: energy.firing_rate(float(summed(total)), images, network.steps or 1, neurons)
         for layer, (total, neurons) in spikes.items()
     }
-    return 100.0 * int(summed(right)) / images, rates
+    added = summed(torch.tensor(float(additions.total()), dtype=torch.float64, device=right.device))
+    return 100.0 * int(summed(right)) / images, rates, float(added) / images
 
 
 @contextmanager
 def count_spikes(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, int]]]:
     """While open, count the spikes of each LIF layer of ``model``.
 
-    A layer's output is its spikes, [T, B, N], or their count, [B, N]; the sum of either is the
-    number of spikes.
+    A layer's output is its spikes, [T, B, N], as numbers or bits, or their count, [B, N]; the sum of any is
+    the number of spikes.
 
     Yields:
         For each layer that ran, by name: its spikes so far (float64, 0-dim, which counts exactly up
@@ -240,7 +251,8 @@ def count_spikes(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, int]]]:
     totals: dict[str, tuple[Tensor, int]] = {}
 
     def add(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        spikes = output.sum(dtype=torch.float64)
+        packed = isinstance(output, PackedSpikes)
+        spikes = output.count().double() if packed else output.sum(dtype=torch.float64)
         before = totals[name][0] if name in totals else 0.0
         totals[name] = (before + spikes, output.shape[-1])
 

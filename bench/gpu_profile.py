@@ -106,8 +106,8 @@ def launches(printed: str) -> list[dict[str, Any]]:
         case, contender, steps = named[place]
         figures = {name: _number(row[metric]) for name, metric in METRICS.items()}
         figures["instructions_a_neuron_step"] = 32 * figures["warp_instructions"] / int(steps)
-        figures["stalls"] = {name: _number(row[metric]) for name, metric in STALLS.items()}
-        found.append({"case": case, "contender": contender, "kernel": kernel} | figures)
+        stalls = {name: _number(row[metric]) for name, metric in STALLS.items()}
+        found.append({"case": case, "contender": contender, "kernel": kernel, **figures, "stalls": stalls})
     return found
 
 

@@ -129,6 +129,7 @@ def _networks(options: argparse.Namespace, input_size: int, device: torch.device
             lr=options.lr,
             schedule=options.schedule,
             device=device,
+            linear=options.linear,
         )
         for name, backend in [*kinds, ("ann", None)]
     ]
@@ -141,6 +142,7 @@ def _settings(
     return {
         "steps": options.steps,
         "hidden": options.hidden,
+        "linear": options.linear,
         "batch_size": options.batch_size,
         "lr": options.lr,
         "schedule": options.schedule,
@@ -158,9 +160,10 @@ def _settings(
 
 
 def _own_settings(network: Network, common: dict[str, Any]) -> dict[str, Any]:
-    """Those of one network: the ANN has no steps and no backend."""
-    own = {key: value for key, value in common.items() if key != "steps"}
-    return own | {"steps": network.steps, "backend": network.backend}
+    """Those of one network: the ANN has no steps, no Linear for spikes and no backend."""
+    own = {key: value for key, value in common.items() if key not in ("steps", "linear")}
+    linear = None if network.steps is None else common["linear"]
+    return own | {"steps": network.steps, "linear": linear, "backend": network.backend}
 
 
 def _make_folder(out: Path) -> None:
@@ -321,6 +324,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=["fused", "reference", "both"],
         default="fused",
         help="neurons of the SNN: lif_cuda.LIF, lif_cuda.ReferenceLIF, or a training of each",
+    )
+    parser.add_argument(
+        "--linear",
+        choices=["events", "dense"],
+        default="events",
+        help="the second Linear of the SNN: SpikeLinear (on CUDA an ordinary product), or nn.Linear",
     )
     parser.add_argument("--epochs", type=count, default=10, help="passes over the training images")
     parser.add_argument("--steps", type=count, default=25, help="time steps T of the SNN")

@@ -19,7 +19,10 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from lif_build import TORCH_MINIMUM
+
 try:
+    import setuptools
     from setuptools import build_meta
 except ImportError:
     sys.exit(
@@ -27,8 +30,22 @@ except ImportError:
         "fast. Run `pip install setuptools ninja`, or `uv pip install setuptools ninja`, and build again."
     )
 
-TORCH_MINIMUM = (2, 11)
-TORCH_REQUIREMENT = "torch>=2.11"
+# The first that reads `license = "MIT"`; of an older one pip shows a page of a validator's.
+SETUPTOOLS_MINIMUM = 77
+
+
+def check_setuptools(version: str) -> None:
+    """Stop where a build without isolation finds an old setuptools; an isolated one gets what it asks for."""
+    if int(version.split(".")[0]) < SETUPTOOLS_MINIMUM:
+        sys.exit(
+            f"error: lif_cuda is built by setuptools {SETUPTOOLS_MINIMUM} or newer, and here is {version}. "
+            "Run `pip install -U setuptools`, or `uv pip install -U setuptools`, and build again."
+        )
+
+
+check_setuptools(setuptools.__version__)
+
+TORCH_REQUIREMENT = f"torch>={TORCH_MINIMUM[0]}.{TORCH_MINIMUM[1]}"
 
 ConfigSettings = Mapping[str, str | list[str] | None] | None
 

@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SWITCH = "LIF_CUDA_BUILD"
 CHOICES = ("auto", "cpu", "cuda")
+FOR_TORCH = "LIF_CUDA_FOR_TORCH"
+TORCH_MINIMUM = (2, 11)
 
 # Ampere and Hopper, and PTX, from which newer devices compile when the library is first loaded.
 DEFAULT_ARCHS = ("8.0", "9.0+PTX")
@@ -231,12 +233,38 @@ def say_aloud(message: str) -> None:
     warnings.warn(f"\n{bar}\n{message}\n{bar}", stacklevel=2)
 
 
-def target_version(torch_version: str) -> str:
-    """TORCH_TARGET_VERSION for the stable ABI: the torch being built against, without its patch.
+def oldest_torch(environ: Mapping[str, str], torch_version: str) -> str:
+    """The oldest torch that the operators will load beside, such as "2.11".
 
-    With an older target the texts of torch's inner errors are lost.
+    That is the one being built against, unless LIF_CUDA_FOR_TORCH names an older one, as a wheel for many
+    does: with an older target the texts of torch's inner errors are lost.
+
+    Raises:
+        BuildError: LIF_CUDA_FOR_TORCH names none of those between the minimum and the one built against.
     """
-    major, minor = map(int, torch_version.split(".")[:2])
+    built = _release(torch_version)
+    asked = environ.get(FOR_TORCH)
+    if not asked:
+        return ".".join(map(str, built))
+    oldest = _release(asked) if re.fullmatch(r"\d+\.\d+", asked) else (0, 0)
+    if not TORCH_MINIMUM <= oldest <= built:
+        first, last = (".".join(map(str, version)) for version in (TORCH_MINIMUM, built))
+        raise BuildError(
+            f"{FOR_TORCH} must be a version of torch from {first} to {last}, the one that is built against; "
+            f"got {asked!r}"
+        )
+    return asked
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Of a version of torch: 2 and 13 of "2.13.0+cpu"."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def target_version(torch_version: str) -> str:
+    """TORCH_TARGET_VERSION for the stable ABI: a version of torch, without its patch."""
+    major, minor = _release(torch_version)
     return f"0x{major << 56 | minor << 48:016x}"
 
 

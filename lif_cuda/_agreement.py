@@ -51,9 +51,19 @@ def _check_bits(options: CallOptions) -> None:
 def check_with_parameters(options: CallOptions, parameters: Parameters) -> None:
     """Raise unless options and parameters that need each other, or exclude each other, agree."""
     check_together(parameters)
+    if parameters.v_reset is None:
+        raise TypeError(
+            "v_reset must be a number or a tensor, got None; what that is in SpikingJelly is "
+            "reset='subtract', the default, without v_reset"
+        )
     if options.delay_reset and parameters.kappa is not None:
         raise ValueError("kappa must be None with delay_reset: an adaptive threshold resets at once")
     if options.save == "bits":
+        if parameters.v_min is not None:
+            raise ValueError(
+                "v_min must be None with save='bits', which does not keep where the floor held; use "
+                "save='input'"
+            )
         for name in ("alpha", "kappa"):
             if getattr(parameters, name) is not None:
                 raise ValueError(
@@ -84,8 +94,13 @@ def check_learned(options: CallOptions, learned: tuple[str, ...]) -> None:
         raise ValueError("learn_gain must be False with decay_input, which makes the gain 1 - beta")
 
 
-def check_saved(options: CallOptions, parameters: Parameters) -> None:
-    """Raise where a parameter is to learn from what ``save="bits"`` does not keep."""
+def check_unlearned(options: CallOptions, parameters: Parameters) -> None:
+    """Raise where a floor is to learn, or another parameter from what ``save="bits"`` does not keep."""
+    floor = parameters.v_min
+    if isinstance(floor, Tensor) and floor.requires_grad:
+        raise ValueError(
+            "v_min must not require a gradient, because a floor is not learned; pass v_min.detach()"
+        )
     for name in ("beta", "gain"):
         value = getattr(parameters, name)
         if options.save == "bits" and isinstance(value, Tensor) and value.requires_grad:

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from . import _build_facts, _layout, _ops
+from ._check import STATE_DTYPES
 from ._layout import Layout
-from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, INCOMING, STATES
+from ._ops import BITS, CHECKPOINTS, FIRST_GRADIENT, FIRST_SPIKE, FLOOR, INCOMING, PEAK, STATES, TOTAL
 from ._outputs import SERIES
+from ._parameters import LEARNABLE
 from ._torch_private import below_autograd, has_tangent
 
 _PLACES = {name: FIRST_GRADIENT + at for at, name in enumerate(INCOMING)}
-NOT_DIFFERENTIABLE = ("total", "silence")
+# That of the total is a part of that of each neuron's count, and has no slot of its own.
+_PLACES["total"] = TOTAL
+NOT_DIFFERENTIABLE = ("silence", "packed")
 _NOT_DIFFERENTIABLE = sum(_ops.OUTPUTS[name] for name in NOT_DIFFERENTIABLE)
 
 
@@ -27,16 +31,21 @@ class Call(NamedTuple):
     options: tuple[int, ...]  # the last of the operators' ints, which forward and backward share
     results: tuple[str, ...]  # what is returned, in the order of the operator
     outputs: int  # the same, as the operator takes it
-    slots: tuple[int, ...]  # which tensors are given: states, parameters, the table
+    slots: tuple[int, ...]  # which tensors are given: states, parameters, lengths, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
+    peak: bool  # whether the step of the largest membrane is
+
+    def keeping_nothing(self) -> Call:
+        """The same where there will be no backward pass."""
+        return self._replace(bits=False, peak=False) if self.bits or self.peak else self
 
     def ints(self, present: int, asked: int) -> list[int]:
         """The operators' list of ints."""
         return [present, asked, self.layout.time_dim, int(self.layout.time_first), *self.options]
 
 
-# The bits of Wanted, by slot. The steps of silence and the table have no gradient.
-_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(7)), 0)
+# The bits of Wanted, by slot. The steps of silence, the floor, lengths and the table have no gradient.
+_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(len(LEARNABLE))), 0, 0, 0)
 
 
 def present(slots: Sequence[int]) -> int:
@@ -59,11 +68,12 @@ class FusedLIF(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         results = run(x, given, call, steps, every)
         kept = results[-1] if every or call.bits else None
+        peak = results[len(call.results)] if call.peak else None
         results = results[: len(call.results)]
         first = results[call.results.index("first_spike")] if "first_spike" in call.results else None
         if call.bits:
             x = x.new_empty(()).expand(x.shape)  # a shape without its memory
-        ctx.save_for_backward(x, kept, first, *given)
+        ctx.save_for_backward(x, kept, first, peak, *given)
         ctx.call = call
         ctx.steps = steps
         ctx.every = every
@@ -85,7 +95,7 @@ class FusedLIF(torch.autograd.Function):
         def computed(*arguments: Any) -> Sequence[Tensor]:
             with torch.no_grad():
                 gradients: Sequence[Tensor] = _ops.lif_backward(*arguments)
-            x, _, _, *given = ctx.saved_tensors
+            x, _, _, _, *given = ctx.saved_tensors
             guarded: Sequence[Tensor] = _NoDoubleBackward.apply(gradients, x, *given, *grads)
             return guarded
 
@@ -97,11 +107,13 @@ def gradients_of(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs of ``FusedLIF.forward``; ``backward`` is called as the operator is."""
     call: Call = ctx.call
-    x, kept, first, *rest = ctx.saved_tensors
+    x, kept, first, peak, *rest = ctx.saved_tensors
     given = list(rest)
     _, _, _, need_x, *needed = ctx.needs_input_grad
     wanted = int(need_x)
     for slot, need in zip(call.slots, needed, strict=True):
+        if need and slot == FLOOR:
+            raise NotImplementedError(NO_GRADIENT_OF_THE_FLOOR)
         wanted += _WANTED_BITS[slot] * need
     slots = [*call.slots]
     if kept is not None:
@@ -110,13 +122,24 @@ def gradients_of(
     if first is not None:
         slots.append(FIRST_SPIKE)
         given.append(first)
+    if peak is not None:
+        slots.append(PEAK)
+        given.append(peak)
     without = len(slots)
     # Behind the results there may be checkpoints, which have no gradient. torch.compile traces one for every
     # result, those that have none included.
-    for name, grad in zip(call.results, grads, strict=False):
-        if grad is not None and name in _PLACES:
+    incoming = {
+        name: grad
+        for name, grad in zip(call.results, grads, strict=False)
+        if grad is not None and name in _PLACES
+    }
+    if "total" in incoming:
+        of_each = _of_each_neuron(incoming.pop("total"), x, call.layout.time_dim, ctx.steps)
+        incoming["count"] = incoming["count"] + of_each if "count" in incoming else of_each
+    for name in INCOMING:
+        if name in incoming:
             slots.append(_PLACES[name])
-            given.append(incoming_rows(name, grad, call.layout))
+            given.append(incoming_rows(name, incoming[name], call.layout))
     if len(slots) == without or not wanted:
         return (None,) * len(ctx.needs_input_grad)
     computed = backward(x, given, call.ints(present(slots), wanted), ctx.steps, ctx.every, call.floats)
@@ -134,6 +157,14 @@ def gradients_of(
             for slot, need in zip(call.slots, needed, strict=True)
         ),
     )
+
+
+def _of_each_neuron(grad: Tensor, x: Tensor, time_dim: int, steps: int) -> Tensor:
+    """The gradient of the total as one of each neuron's count: the same number for all, of one element."""
+    features = list(x.shape)
+    if steps < 0:
+        del features[time_dim]
+    return grad.to(STATE_DTYPES[x.dtype]).expand(features)
 
 
 # Said wherever a derivative could otherwise come out as a silent zero.
@@ -154,6 +185,10 @@ NO_ONNX = (
 NO_SECOND_PASS_OF_BITS = (
     "save='bits' is for one backward pass, got one with create_graph=True; use save='input' there"
 )
+
+
+# Where no check of the call saw that v_min wants one: in a program, and within torch.func.
+NO_GRADIENT_OF_THE_FLOOR = "v_min has no gradient: a floor is not learned; detach it"
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -179,7 +214,7 @@ def recorded_in_a_graph(x: Tensor, given: Sequence[Tensor], call: Call, steps: i
     So nothing in the graph depends on T or on the device: what is kept for backward, and how often, is found
     out when the graph runs, or when torch.compile takes it apart into forward and backward.
     """
-    ints = call.ints(present(call.slots), _asked(call, 0))
+    ints = call.ints(present(call.slots), _asked(call._replace(peak=False), 0))
     results: Sequence[Tensor] = _ops.lif(x, given, ints, steps, call.floats)
     return results
 
@@ -206,7 +241,8 @@ def _lif(
     bits = keep and asked != outputs
     every = _ops.checkpoint_interval(x.device.type) if keep and not bits else 0
     layout = Layout(time_dim, time_first=bool(time_first))
-    call = Call(floats, layout, tuple(options), names, outputs, slots, bits)
+    peak = keep and "trace_max" in names
+    call = Call(floats, layout, tuple(options), names, outputs, slots, bits, peak)
     # A program is called with tensors that lie otherwise than those it was exported with.
     x = _layout.as_rows(x, time_dim, timed=steps < 0)
     found: Sequence[Tensor] = FusedLIF.apply(call, steps, every, x, *[t.contiguous() for t in given])
@@ -217,7 +253,10 @@ torch.library.impl("lif_cuda::lif", "Autograd", _lif)
 
 
 def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) -> list[Tensor]:
-    """The results of a call, and after them what is kept for backward, if anything: checkpoints or bits."""
+    """The results of a call, and after them what is kept for backward, if anything.
+
+    That is the step of the largest membrane, then checkpoints or bits.
+    """
     ints = call.ints(present(call.slots), _asked(call, every))
     results: list[Tensor] = _ops.lif_forward(x, given, ints, steps, every, call.floats)
     return results
@@ -226,6 +265,8 @@ def run(x: Tensor, given: Sequence[Tensor], call: Call, steps: int, every: int) 
 def _asked(call: Call, every: int) -> int:
     """The outputs of the operator where a call is recorded."""
     outputs = call.outputs
+    if call.peak:
+        outputs |= _ops.OUTPUTS["peak"]
     if every:
         outputs |= _ops.OUTPUTS["checkpoints"]
     if call.bits:
@@ -234,14 +275,23 @@ def _asked(call: Call, every: int) -> int:
 
 
 _NODE = _build_facts.node_module()
+
+
+def pass_the_dispatcher_by(whether: bool) -> None:
+    """Let the node call the kernels itself where nobody else is to hear of it, or always the dispatcher."""
+    assert _NODE is not None
+    for device, library in _ops.LIBRARIES.items():
+        _NODE.call_directly(device=device, library=str(library) if whether else None)
+
+
 if _NODE is not None:
     _NODE.refuse_with(
         forward_mode=NO_FORWARD_MODE,
         second_derivative=NO_SECOND_DERIVATIVE,
         second_pass_of_bits=NO_SECOND_PASS_OF_BITS,
     )
-    for _device, _library in _ops.LIBRARIES.items():
-        _NODE.call_directly(device=_device, library=str(_library))
+    if not _build_facts.always_dispatches():
+        pass_the_dispatcher_by(True)
 
 
 def node_of(
@@ -263,6 +313,7 @@ def node_of(
         steps=steps,
         every=every,
         first_spike=call.results.index("first_spike") if "first_spike" in call.results else -1,
+        peak=call.peak,
         bits=call.bits,
     )
     return node

@@ -29,6 +29,7 @@ class Facts(TypedDict):
     compiler: str
     cpp_standard: int
     torch: str  # the version built against
+    for_torch: str  # the oldest that the operators load beside
     torch_cuda: str | None  # the CUDA that torch was built with
     cuda: str | None  # the version of nvcc
     cuda_archs: str | None
@@ -133,6 +134,25 @@ def node_module() -> ModuleType | None:
             f"{found}; unset it, or build again with 'pip install --force-reinstall --no-deps .'"
         )
     return None
+
+
+DISPATCHER = ("auto", "always")
+
+
+@functools.cache
+def always_dispatches() -> bool:
+    """Whether each operator goes through torch's dispatcher, as LIF_CUDA_DISPATCHER=always asks.
+
+    Raises:
+        ImportError: LIF_CUDA_DISPATCHER has another value than one of DISPATCHER.
+    """
+    asked = os.environ.get("LIF_CUDA_DISPATCHER")
+    if asked and asked not in DISPATCHER:
+        raise ImportError(
+            f"the environment variable LIF_CUDA_DISPATCHER must be one of {', '.join(DISPATCHER)}, got "
+            f"{asked!r}; unset it to pass the dispatcher by where nobody else is to hear of a call"
+        )
+    return asked == "always"
 
 
 def cuda_missing_message(torch_version: str, torch_cuda: str, because: str) -> str:

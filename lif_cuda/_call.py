@@ -9,7 +9,9 @@ from torch import Tensor
 
 from . import _agreement
 from ._check import STATE_DTYPES, type_name
+from ._lengths import check_lengths
 from ._options import CallOptions
+from ._outputs import output_names
 from ._parameters import Parameters, check_neurons, check_parameter
 from ._settled import Settled
 from ._state import check_state, state_names
@@ -26,7 +28,8 @@ def check_input(x: object, steps: int | None, time_dim: int) -> tuple[Tensor, in
         )
     if x.is_nested:
         raise TypeError(
-            "x must be a dense tensor, got a nested tensor; pad it with torch.nested.to_padded_tensor(x, 0.0)"
+            "x must be a dense tensor, got a nested tensor; pad it with torch.nested.to_padded_tensor(x, "
+            "0.0), and give lengths"
         )
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense (strided) tensor, got {x.layout}; call x.to_dense()")
@@ -69,16 +72,27 @@ class Checked(NamedTuple):
     channel_dim: int | None  # among the axes of one time step
     parameters: Parameters
     states: dict[str, Tensor | None]
+    lengths: Tensor | None  # of the samples, in time steps
     state_dtype: torch.dtype
 
 
 def check_call(
-    x: object, parameters: Parameters, membrane: object, options: CallOptions, settled: Settled | None
+    x: object,
+    parameters: Parameters,
+    membrane: object,
+    lengths: object,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Checked:
     """Check all arguments of a call; of a layer's, ``settled``, the options were checked before."""
     if settled is None:
         options = _agreement.check_options(options)
     x, time_dim, features = check_input(x, options.steps, options.time_dim)
+    if "packed" in options.output and time_dim == len(features):
+        raise ValueError(
+            "output='packed' packs spikes along their last axis, which must not be time: x must be "
+            f"[..., T, ..., features], got time_dim {time_dim} of {len(features) + 1} axes"
+        )
     channel_dim = check_channel_dim(options.channel_dim, x, options.steps, time_dim)
     if settled is None:
         _agreement.check_with_parameters(options, parameters)
@@ -88,6 +102,22 @@ def check_call(
         None if value is None else check_parameter(name, value, x, features, channel_dim)
         for name, value in zip(Parameters._fields, parameters, strict=True)
     )
+    length = x.shape[time_dim] if options.steps is None else options.steps
+    if "trace_max" in output_names(options.output) and length == 0:
+        raise ValueError(
+            "output='trace_max' needs a time step, got T = 0, of which there is no largest membrane; use "
+            "'trace_last' or 'trace_mean', or leave such calls out"
+        )
     names = state_names(options, parameters)
     states = check_state(membrane, names, x, features, timed=options.steps is None)
-    return Checked(x, options, time_dim, features, channel_dim, checked, states, STATE_DTYPES[x.dtype])
+    return Checked(
+        x,
+        options,
+        time_dim,
+        features,
+        channel_dim,
+        checked,
+        states,
+        check_lengths(lengths, x, features),
+        STATE_DTYPES[x.dtype],
+    )

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 
 from ._call import check_channel_dim, check_input
 from ._options import CallOptions
-from ._outputs import SERIES
+from ._outputs import SERIES, output_names
 from ._parameters import Parameters, check_neurons
 from ._state import NeuronState
 
@@ -32,6 +32,10 @@ class Parts:
 
     def __init__(self, x: Tensor, options: CallOptions) -> None:
         assert isinstance(x, DTensor)
+        if "packed" in output_names(options.output):
+            raise ValueError(
+                "output='packed' is not for DTensors, whose parts would share words; use output='spikes'"
+            )
         _, time_dim, features = check_input(x, options.steps, options.time_dim)
         timed = options.steps is None
         _check_placements(x, time_dim if timed else None)
@@ -103,6 +107,17 @@ class Parts:
                 "earlier call returned, or torch.distributed.tensor.distribute_tensor"
             )
         return state.redistribute(placements=self._of_state).to_local(grad_placements=self._of_state)
+
+    def lengths(self, lengths: Any) -> Any:
+        """This process's part of the lengths: of the samples that it has."""
+        if not isinstance(lengths, Tensor):
+            return lengths
+        mesh = self._whole.device_mesh
+        whole = lengths
+        if not isinstance(whole, DTensor):
+            whole = DTensor.from_local(lengths, mesh, [Replicate()] * mesh.ndim, run_check=False)
+        placements = [p if isinstance(p, Shard) and p.dim == 0 else Replicate() for p in self._of_state]
+        return whole.redistribute(placements=placements).to_local()
 
     def whole(self, results: Any) -> Any:
         """The results of all processes as DTensors, of which these are this process's part."""

@@ -37,17 +37,22 @@ def _forward(
     for name, flag in _ops.OUTPUTS.items():
         if not outputs & flag:
             continue
-        if name in SERIES:
-            results.append(_series(x, features, length, 0 if time_first else time_dim))
+        at = 0 if time_first else time_dim
+        if name == "spikes" and outputs & _ops.OUTPUTS["packed"]:
+            results.append(x.new_empty([]).expand([*features[:at], length, *features[at:]]))
+        elif name == "packed":
+            words = [*features[:-1], -(-features[-1] // _ops.SPIKES_OF_WORD)]
+            results.append(x.new_empty([*words[:at], length, *words[at:]], dtype=torch.int64))
+        elif name in SERIES:
+            results.append(_series(x, features, length, at))
         elif name == "total":
-            results.append(x.new_empty([], dtype=torch.int64))
+            results.append(x.new_empty([], dtype=torch.float64))
         elif name == "checkpoints":
             states = 1 + bool(traits & _ops.SYNAPSE) + bool(traits & _ops.ADAPTIVE) + bool(refractory > 0)
             rows = torch.sym_max((length - 1) // checkpoint_every, 0)
             results.append(x.new_empty([rows, states, *features], dtype=dtype))
         elif name == "bits":
-            words = -(-length // _ops.STEPS_OF_WORD)
-            results.append(x.new_empty([words, *features], dtype=torch.int32))
+            results.append(x.new_empty([-(-length // _ops.STEPS_OF_WORD), *features], dtype=torch.int32))
         else:
             results.append(x.new_empty(features, dtype=dtype))
     return results
@@ -85,6 +90,24 @@ def _differentiable(
 ) -> list[Tensor]:
     present, asked, *others = ints
     return _forward(x, given, [present, asked & ~_ops.OUTPUTS["bits"], *others], steps, 0, floats)
+
+
+def _spike_pack(spikes: Tensor) -> Tensor:
+    *rows, neurons = spikes.shape
+    return spikes.new_empty([*rows, -(-neurons // _ops.SPIKES_OF_WORD)], dtype=torch.int64)
+
+
+def _spike_unpack(words: Tensor, like: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
+
+
+def _spike_linear(words: Tensor, like: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    y = weight.new_empty([*words.shape[:-1], weight.shape[0]])
+    return [y, words.new_empty([])]
+
+
+def _spike_gradient(words: Tensor, like: Tensor, grad_y: Tensor) -> Tensor:
+    return grad_y.new_empty([grad_y.shape[-1], like.shape[-1]])
 
 
 def _whole_row(neurons: int, device: torch.device) -> int:
@@ -137,3 +160,7 @@ torch.library.register_fake("lif_cuda::recurrent_weights", _recurrent_weights)
 torch.library.register_fake("lif_cuda::lif", _differentiable)
 torch.library.register_fake("lif_cuda::lif_forward", _forward)
 torch.library.register_fake("lif_cuda::lif_backward", _backward)
+torch.library.register_fake("lif_cuda::spike_pack", _spike_pack)
+torch.library.register_fake("lif_cuda::spike_unpack", _spike_unpack)
+torch.library.register_fake("lif_cuda::spike_linear", _spike_linear)
+torch.library.register_fake("lif_cuda::spike_gradient", _spike_gradient)

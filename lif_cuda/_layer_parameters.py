@@ -12,7 +12,7 @@ from . import _check, decay
 from ._bounds import BOUNDS, check_start
 from ._check import STATE_DTYPES
 from ._options import LayerChoices
-from ._parameters import DECAYS, OPTIONAL, Parameters, check_scalar
+from ._parameters import DECAYS, LEARNABLE, OPTIONAL, Parameters, check_scalar
 
 
 class LayerParameters(nn.Module):
@@ -33,6 +33,7 @@ class LayerParameters(nn.Module):
     alpha: float | Tensor | None
     kappa: float | Tensor | None
     rho: float | Tensor | None
+    v_min: float | Tensor | None
 
     def __init__(
         self, num_neurons: int | Sequence[int] | None, given: Parameters, choices: LayerChoices
@@ -75,8 +76,7 @@ class LayerParameters(nn.Module):
         if isinstance(value, Tensor) and value.requires_grad:
             raise ValueError(
                 f"{name} must be values, got a tensor that requires a gradient: a layer keeps values of its "
-                f"own, and yours would not learn. Pass {name}.detach(), with learn_{name}=True to have the "
-                "layer learn it, or call lif_cuda.functional.lif with your tensor"
+                f"own, and yours would not learn. Pass {name}.detach(){_to_learn(name)}"
             )
         low, high = _range(name, value)
         if name in DECAYS and not (low >= 0.0 and high <= 1.0):
@@ -171,6 +171,13 @@ def _shape(num_neurons: Any) -> tuple[int, ...]:
     if any(size < 1 for size in sizes):
         raise ValueError(f"num_neurons must be at least 1, got {num_neurons!r}")
     return sizes
+
+
+def _to_learn(name: str) -> str:
+    """How a parameter is learned; nothing of one that is not."""
+    if name not in LEARNABLE:
+        return ": it is not learned"
+    return f", with learn_{name}=True to have the layer learn it, or call lif_cuda.functional.lif with it"
 
 
 def _range(name: str, value: float | Tensor) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from . import _agreement, _check, _saved
 from ._kept_state import KeptState, checked_start, detached
 from ._layer_parameters import LayerParameters, beta_of
 from ._options import LAYER_FLAGS, CallOptions, LayerChoices, LayerOptions, of_layer
-from ._outputs import outputs_type
+from ._outputs import OutputName, outputs_type
 from ._parameters import Parameters
 from ._settled import Settled
 from ._signature import layer_constructor
@@ -51,7 +51,7 @@ class LIFModule(LayerParameters):
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
             ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``delay_reset``,
+            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``,
             ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
             ``refractory`` and ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with
@@ -73,6 +73,9 @@ class LIFModule(LayerParameters):
     """
 
     _lif: ClassVar[Callable[..., Any]]
+    # What ``step`` returns of a step, and options that are what they are in all layers of a kind.
+    _of_step: ClassVar[OutputName] = "spikes"
+    _given: ClassVar[frozenset[str]] = frozenset()
     _state_type: ClassVar[type[NeuronState] | type[RecurrentState]] = NeuronState
 
     @layer_constructor
@@ -122,6 +125,8 @@ class LIFModule(LayerParameters):
 
     def _set_option(self, name: str, value: Any) -> None:
         """Change an option as if the layer had been made with it, or raise."""
+        if name in self._given:
+            raise AttributeError(f"{name} cannot be set: {type(self).__name__} has none")
         if name in CallOptions._fields:
             options = _agreement.check_options(self.options._replace(**{name: value}))
             _agreement.check_with_parameters(options, self._numbers_or_stand_ins())
@@ -248,7 +253,13 @@ class LIFModule(LayerParameters):
 
     # Calls.
 
-    def forward(self, x: Tensor, membrane: State | None = None, steps: int | None = None) -> Any:
+    def forward(
+        self,
+        x: Tensor,
+        membrane: State | None = None,
+        steps: int | None = None,
+        lengths: Tensor | None = None,
+    ) -> Any:
         """Run T time steps.
 
         Args:
@@ -258,6 +269,8 @@ class LIFModule(LayerParameters):
             membrane: state before the first step, [batch..., features...], for neurons with more state a
                 :class:`lif_cuda.NeuronState`; None: zeros. A stateful layer takes none.
             steps: the number of time steps of a constant input.
+            lengths: the number of time steps of each sample of a padded batch, int64 [batch]: see
+                :func:`lif_cuda.functional.lif`.
 
         Returns:
             ``(out, membrane)``: the output (see :func:`lif_cuda.functional.lif`) and the state after the
@@ -267,14 +280,17 @@ class LIFModule(LayerParameters):
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
         settled = self._settled
-        return self._run(x, membrane, settled if steps is None else settled.but(steps=steps))
+        return self._run(x, membrane, settled if steps is None else settled.but(steps=steps), lengths)
 
-    def step(self, current: Tensor, membrane: State | None = None) -> tuple[Tensor, Any]:
+    def step(
+        self, current: Tensor, membrane: State | None = None, lengths: None = None
+    ) -> tuple[Tensor, Any]:
         """Run one time step, for loops that own the time axis.
 
         Args:
             current: input of this step, [batch..., features...].
             membrane: state before the step; None: zeros. A stateful layer takes none.
+            lengths: for calls of several steps only.
 
         Returns:
             ``(spike, membrane)``; the spike is of the shape of ``current``.
@@ -282,6 +298,11 @@ class LIFModule(LayerParameters):
         Raises:
             TypeError, ValueError: as for :meth:`forward`.
         """
+        if lengths is not None:
+            raise TypeError(
+                "lengths is for calls of several steps, and step runs one: call layer(x, lengths=lengths), "
+                "or keep the states of the samples that go on with torch.where"
+            )
         options = self._settled.options
         channel_dim = options.channel_dim
         if channel_dim is not None and options.steps is None and isinstance(current, Tensor):
@@ -290,15 +311,15 @@ class LIFModule(LayerParameters):
             channel_dim = channel_dim % axes
             channel_dim -= channel_dim > options.time_dim % axes
         one = self._settled.but(
-            steps=1, time_dim=0, channel_dim=channel_dim, output="spikes", return_state=True
+            steps=1, time_dim=0, channel_dim=channel_dim, output=self._of_step, return_state=True
         )
-        spikes, state = self._run(current, membrane, one)
+        spikes, state = self._run(current, membrane, one, None)
         return spikes.squeeze(0), state
 
-    def _run(self, x: Tensor, membrane: State | None, settled: Settled) -> Any:
+    def _run(self, x: Tensor, membrane: State | None, settled: Settled, lengths: Tensor | None) -> Any:
         """Call the neuron, from the state that a stateful layer keeps to the one that it keeps then."""
         if not self.stateful:
-            return self._lif(x, self._in_use(), membrane, settled.options, settled)
+            return self._lif(x, self._in_use(), membrane, settled.options, settled, lengths)
         if membrane is not None:
             raise ValueError(
                 "membrane must be None for a stateful layer, which keeps its own; start it from a state "
@@ -309,7 +330,7 @@ class LIFModule(LayerParameters):
         if start is not None:
             # Since it was kept, the neuron may have got a refractory period, or lost it.
             start = self._state_type(**{name: getattr(start, name) for name in self._states()})
-        out, final = self._lif(x, self._in_use(), start, with_state.options, with_state)
+        out, final = self._lif(x, self._in_use(), start, with_state.options, with_state, lengths)
         after = NeuronState(final) if isinstance(final, Tensor) else final
         self._kept.end(start, detached(after) if self.detach_state else after, self.training)
         return (out, final) if settled.options.return_state else out
@@ -320,16 +341,21 @@ class LIFModule(LayerParameters):
         parts = parts if self.num_neurons else []
         usual = Parameters._field_defaults
         for name in Parameters._fields:
+            if name in self._given:
+                continue
             value = "learned" if name in self.learned else self._brief(name)
             if name in ("beta", "threshold") or value != str(usual[name]):
                 parts.append(f"{name}={value}")
-        parts += [f"output={self.options.output!r}", f"reset={self.options.reset!r}"]
+        parts.append(f"output={self.output!r}")
+        if "reset" not in self._given:
+            parts.append(f"reset={self.options.reset!r}")
         for name, option in self.options._asdict().items():
             if name not in ("output", "reset", "surrogate") and option != CallOptions._field_defaults[name]:
                 parts.append(f"{name}={option!r}")
         if self.stateful:
             parts.append("stateful=True")
-        parts.append(f"surrogate={self.options.surrogate}")
+        if "surrogate" not in self._given:
+            parts.append(f"surrogate={self.options.surrogate}")
         return ", ".join(parts)
 
     def _brief(self, name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._build_facts import cuda_missing_reason, kernel_libraries
-from ._parameters import Parameters
+from ._parameters import LEARNABLE, Parameters
 from ._state import NeuronState
 
 _SIMD_LEVELS = ("baseline", "avx2", "avx512")
@@ -21,22 +21,26 @@ _SIMD_LEVELS = ("baseline", "avx2", "avx512")
 # What lif_forward returns, in this order; the states are those of NeuronState.
 OUTPUTS = {
     "spikes": 1,
+    "packed": 65536,
     "count": 2,
     "rate": 4,
     "first_spike": 8,
     "trace": 16,
     "trace_before_reset": 32,
     "total": 64,
-    "membrane": 128,
-    "current": 256,
-    "adaptation": 512,
-    "silence": 1024,
-    "checkpoints": 2048,
-    "bits": 4096,
+    "trace_max": 128,
+    "trace_mean": 256,
+    "membrane": 512,
+    "current": 1024,
+    "adaptation": 2048,
+    "silence": 4096,
+    "peak": 8192,
+    "checkpoints": 16384,
+    "bits": 32768,
 }
-# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, what
-# forward kept for backward, and the gradients that come in, in the order in which lif_forward returns their
-# outputs.
+# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, lengths,
+# the table of a surrogate, what forward kept for backward, and the gradients that come in, in the order in
+# which lif_forward returns their outputs.
 STATES, PARAMETERS = NeuronState._fields, Parameters._fields
 INCOMING = (
     "spikes",
@@ -45,14 +49,20 @@ INCOMING = (
     "first_spike",
     "trace",
     "trace_before_reset",
+    "trace_max",
+    "trace_mean",
     "membrane",
     "current",
     "adaptation",
 )
 FIRST_PARAMETER = len(STATES)
-TABLE = FIRST_PARAMETER + len(PARAMETERS)
-CHECKPOINTS, BITS, FIRST_SPIKE, FIRST_GRADIENT = range(TABLE + 1, TABLE + 5)
+FLOOR = FIRST_PARAMETER + PARAMETERS.index("v_min")
+LENGTHS = FIRST_PARAMETER + len(PARAMETERS)
+TABLE = LENGTHS + 1
+CHECKPOINTS, BITS, FIRST_SPIKE, PEAK, FIRST_GRADIENT = range(TABLE + 1, TABLE + 6)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
+# Not among them: the gradient of the total, which the operators take as one of the counts.
+TOTAL = SLOTS
 # The numbers that they take, in these orders.
 INTS = (
     "present",
@@ -67,10 +77,12 @@ INTS = (
 FLOATS = (*PARAMETERS, "rest", "slope", "scale")
 # Time steps in a word of the bits.
 STEPS_OF_WORD = 16
+# Spikes in a word of those that are packed.
+SPIKES_OF_WORD = 64
 # The gradients that lif_backward returns, bit i for the i-th.
-WANTED = ("x", "membrane", "current", "adaptation", *PARAMETERS)
+WANTED = ("x", "membrane", "current", "adaptation", *LEARNABLE)
 # Traits that set a neuron apart from the plain one.
-STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT = 1, 2, 4, 8, 16, 32
+STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT, FLOORED = 1, 2, 4, 8, 16, 32, 64
 
 # Those of recurrent layers (csrc/bindings/recurrent.h).
 RECURRENT_SLOTS = (
@@ -120,6 +132,10 @@ HAS_CUDA_KERNELS = "cuda" in LIBRARIES
 lif_forward = torch.ops.lif_cuda.lif_forward.default
 lif_backward = torch.ops.lif_cuda.lif_backward.default
 lif = torch.ops.lif_cuda.lif.default
+spike_pack = torch.ops.lif_cuda.spike_pack.default
+spike_unpack = torch.ops.lif_cuda.spike_unpack.default
+spike_linear = torch.ops.lif_cuda.spike_linear.default
+spike_gradient = torch.ops.lif_cuda.spike_gradient.default
 recurrent = torch.ops.lif_cuda.recurrent.default
 recurrent_forward = torch.ops.lif_cuda.recurrent_forward.default
 recurrent_backward = torch.ops.lif_cuda.recurrent_backward.default

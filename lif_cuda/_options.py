@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 import torch
 from torch import Tensor
 
-from . import _check, _outputs
+from . import _check, _outputs, _words
 from ._outputs import Output
-from ._parameters import Parameters
+from ._parameters import LEARNABLE, Parameters
 from .surrogate import FastSigmoid, Surrogate
 
 Reset = Literal["subtract", "zero", "none"]
@@ -55,6 +55,7 @@ class PlainOptions(TypedDict, total=False):
     channel_dim: int | None
     reset: Reset
     v_reset: float | Tensor
+    v_min: float | Tensor | None
     delay_reset: bool
     detach_reset: bool
     strict: bool
@@ -88,6 +89,19 @@ class NeuronOptions(PlainOptions, SynapseOptions, AdaptationOptions, RefractoryO
     """Keywords of a call, but for ``output`` and ``return_state``, which say what it returns."""
 
 
+class IntegratorOptions(TypedDict, total=False):
+    """Keywords of a leaky integrator, which never fires."""
+
+    steps: int | None
+    time_dim: int
+    channel_dim: int | None
+    gain: float | Tensor
+    decay_input: bool
+    rest: float
+    alpha: float | Tensor | None
+    v_min: float | Tensor | None
+
+
 class LayerChoices(NamedTuple):
     """The options of a layer that are not those of its calls, with their defaults."""
 
@@ -111,7 +125,7 @@ class LayerChoices(NamedTuple):
 
     def learned(self) -> tuple[str, ...]:
         """The parameters that are to be learned."""
-        return tuple(name for name in Parameters._fields if getattr(self, f"learn_{name}"))
+        return tuple(name for name in LEARNABLE if getattr(self, f"learn_{name}"))
 
 
 class OwnOptions(TypedDict, total=False):
@@ -140,6 +154,24 @@ class OwnOptions(TypedDict, total=False):
 
 class LayerOptions(NeuronOptions, OwnOptions, total=False):
     """Keywords of a layer's constructor."""
+
+
+class IntegratorLayerOptions(IntegratorOptions, total=False):
+    """Those of a layer of leaky integrators."""
+
+    return_state: bool
+    learn_beta: bool
+    learn_gain: bool
+    learn_alpha: bool
+    tau: float | Tensor | None
+    dt: float | None
+    decay: str | None
+    bound: Bound
+    stateful: bool
+    detach_state: bool
+    save_state: bool
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 class CurrentOptions(PlainOptions, AdaptationOptions, RefractoryOptions, OwnOptions, total=False):
@@ -197,8 +229,10 @@ def _apart(function: str, given: Mapping[str, Any], *groups: tuple[str, ...]) ->
                 break
         else:
             known = sorted(sum(groups, ()))
+            ours = _words.ours_for(name)
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = hint if ours is None else f"here it is {ours}"
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}; {hint}")
     return found
 
@@ -226,6 +260,25 @@ def of_layer(
         CallOptions(**options),
         check_choices(LayerChoices(**choices)),
     )
+
+
+# The keywords of a leaky integrator, of its layer, and those of neurons that fire.
+INTEGRATOR = (*IntegratorOptions.__annotations__,)
+INTEGRATOR_LAYER = (*IntegratorLayerOptions.__annotations__,)
+FIRING = frozenset((*CallOptions._fields, *Parameters._fields, *LayerChoices._fields)).difference(
+    ("beta", "output", *INTEGRATOR_LAYER)
+)
+
+
+def check_integrator(function: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Raise for a keyword that a leaky integrator has not, or that there is not at all."""
+    for name in given:
+        if name in FIRING:
+            raise TypeError(
+                f"{function} never fires and is never reset, and so has no {name}; for a neuron that does, "
+                "use LIF"
+            )
+    _apart(function, given, known)
 
 
 # Checks. Each returns the value as it is kept: a NumPy scalar as Python's own.
@@ -293,7 +346,7 @@ def check_each(options: CallOptions) -> CallOptions:
 
 def check_choices(choices: LayerChoices) -> LayerChoices:
     """The options of a layer, or raise unless each is of the right kind."""
-    for name in (*(f"learn_{parameter}" for parameter in Parameters._fields), *LAYER_FLAGS):
+    for name in (*(f"learn_{parameter}" for parameter in LEARNABLE), *LAYER_FLAGS):
         _check.check_flag(name, getattr(choices, name))
     _one_of(Bound)("bound", choices.bound)
     _or_none(_one_of(ThresholdBound))("threshold_bound", choices.threshold_bound)

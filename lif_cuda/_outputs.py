@@ -11,12 +11,26 @@ from torch import Tensor
 
 from . import _check
 
-OutputName = Literal["spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total"]
+TensorName = Literal[
+    "spikes",
+    "count",
+    "rate",
+    "first_spike",
+    "trace",
+    "trace_before_reset",
+    "total",
+    "trace_max",
+    "trace_mean",
+    "trace_last",
+]
+OutputName = TensorName | Literal["packed"]
 Output = OutputName | tuple[OutputName, ...]
 
-OUTPUTS: tuple[str, ...] = get_args(OutputName)
+OUTPUTS: tuple[str, ...] = (*get_args(TensorName), "packed")
+# What a leaky integrator returns of its T steps.
+Readout = Literal["trace", "last", "max", "mean"]
 # Those with a time axis.
-SERIES = ("spikes", "trace", "trace_before_reset")
+SERIES = ("spikes", "packed", "trace", "trace_before_reset")
 
 
 def output_names(output: Output) -> tuple[str, ...]:
@@ -37,6 +51,22 @@ def check_output(name: str, value: Any) -> Any:
         _check.check_choice(name, one, OUTPUTS)
     if len(set(value)) < len(value):
         raise ValueError(f"{name} must name each output once, got {value!r}")
+    if "spikes" in value and "packed" in value:
+        raise ValueError(
+            f"{name} must name 'spikes' or 'packed', got {value!r}; take the spikes from packed.dense()"
+        )
+    return value
+
+
+def check_readout(name: str, value: Any) -> Any:
+    """Return ``value``, or raise unless it names what a leaky integrator returns."""
+    if isinstance(value, tuple | list):
+        raise TypeError(
+            f"{name} of a leaky integrator must be one name, got {value!r}; for several call "
+            "lif_cuda.functional.lif with reset='none' and a tuple of 'trace', 'trace_last', 'trace_max' and "
+            "'trace_mean'"
+        )
+    _check.check_choice(name, value, get_args(Readout))
     return value
 
 

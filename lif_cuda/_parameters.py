@@ -22,11 +22,14 @@ class Parameters(NamedTuple):
     alpha: float | Tensor | None = None
     kappa: float | Tensor | None = None
     rho: float | Tensor | None = None
+    v_min: float | Tensor | None = None
 
 
-# Those that have to stay in [0, 1], and those of parts that a neuron need not have.
+# Those that have to stay in [0, 1]; those of parts that a neuron need not have; and those that can be
+# learned, which come first.
 DECAYS = ("beta", "alpha", "rho")
-OPTIONAL = ("alpha", "kappa", "rho")
+OPTIONAL = ("alpha", "kappa", "rho", "v_min")
+LEARNABLE = Parameters._fields[: Parameters._fields.index("v_min")]
 
 
 def check_scalar(name: str, value: object) -> float:

@@ -15,7 +15,7 @@ from . import _layout, _ops
 from ._autograd import Call, node_of
 from ._call import Checked, check_call
 from ._layout import Layout
-from ._ops import FIRST_PARAMETER, STATES, TABLE
+from ._ops import FIRST_PARAMETER, FLOOR, LENGTHS, STATES, TABLE
 from ._options import CallOptions
 from ._outputs import OUTPUTS, output_names
 from ._parameters import Parameters, check_parameter
@@ -40,6 +40,8 @@ class Plan(NamedTuple):
     # and the membrane at the most.
     as_it_lies: bool
     alone: bool
+    # Whether there is a tensor that must not require a gradient.
+    guarded: bool
     # Time steps between the states that are kept for backward; 0: none are.
     every: int
     # Whether the surrogate is a table, and a tensor of the call.
@@ -58,8 +60,8 @@ class Plan(NamedTuple):
         assert table is not None
         return table
 
-    def given(self, x: Tensor, parameters: Parameters, membrane: Any) -> list[Tensor]:
-        """The tensors of the states and the parameters as the operators take them, in the order of slots."""
+    def given(self, x: Tensor, parameters: Parameters, membrane: Any, lengths: Tensor | None) -> list[Tensor]:
+        """The tensors of states, parameters and lengths as the operators take them, in the order of slots."""
         order = self.layout.features
         given: list[Tensor] = []
         if membrane is not None:
@@ -77,6 +79,9 @@ class Plan(NamedTuple):
                 checked = check_parameter(name, value, x, self.features, self.channel_dim)
                 assert isinstance(checked, Tensor)
                 given.append(_layout.arrange_parameter(checked, self.features, order))
+        if lengths is not None:
+            by_sample = lengths.view(-1, *(1,) * (len(self.features) - 1))
+            given.append(_layout.arrange_parameter(by_sample, self.features, order))
         return given
 
 
@@ -91,24 +96,29 @@ def forget() -> None:
 
 
 def plan_of(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Plan:
     """The plan of a call; raises what the checks of a new one raise."""
     if torch.compiler.is_compiling():
-        return new_plan(x, parameters, membrane, options, settled)
+        return new_plan(x, parameters, membrane, lengths, options, settled)
     try:
-        key = _key(x, parameters, membrane, options, settled)
+        key = _key(x, parameters, membrane, lengths, options, settled)
         known = _PLANS.get(key)
     except (AttributeError, RuntimeError, TypeError):
         # An argument is not of the kind that it should be, and so without a shape, strides or a hash. The
         # checks say which, and what to do.
-        return new_plan(x, parameters, membrane, options, settled)
+        return new_plan(x, parameters, membrane, lengths, options, settled)
     if known is not None:
         return known
     if is_traced():
         with untraced():
-            return new_plan(x, parameters, membrane, options, settled)
-    plan = new_plan(x, parameters, membrane, options, settled)
+            return new_plan(x, parameters, membrane, lengths, options, settled)
+    plan = new_plan(x, parameters, membrane, lengths, options, settled)
     if len(_PLANS) >= _MOST_PLANS:
         _PLANS.clear()
     _PLANS[key] = plan
@@ -116,7 +126,12 @@ def plan_of(
 
 
 def _key(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Any:
     """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option."""
     of_options: Any = settled
@@ -138,7 +153,8 @@ def _key(
             *[tensor if tensor is None else _meta(tensor) for tensor in states],
         )
     strides = x.is_contiguous() or x.stride()
-    return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state)
+    of_lengths = lengths if lengths is None else _meta(lengths)
+    return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state, of_lengths)
 
 
 def _meta(tensor: Tensor) -> tuple[Any, ...]:
@@ -147,13 +163,19 @@ def _meta(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def new_plan(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Plan:
     """Check a call, and plan it."""
-    checked = check_call(x, parameters, membrane, options, settled)
+    checked = check_call(x, parameters, membrane, lengths, options, settled)
     options = checked.options
     _ops.check_device(x)
-    layout = _layout.layout_of(x, checked.time_dim, options.steps is not None)
+    by_sample = checked.lengths is not None
+    layout = _layout.layout_of(x, checked.time_dim, options.steps is not None, by_sample)
     call = _call(checked, layout)
     compiling = torch.compiler.is_compiling()
     length = x.shape[checked.time_dim] if options.steps is None else options.steps
@@ -177,7 +199,12 @@ def new_plan(
         checked.state_dtype,
         _tensors(checked, parameters, layout),
         as_it_lies,
-        as_it_lies and len(names) == 1 and isinstance(options.output, str),
+        as_it_lies
+        and len(names) == 1
+        and isinstance(options.output, str)
+        and options.output != "packed"
+        and (options.output != "trace_last" or not options.return_state),
+        call.bits or FLOOR in call.slots,
         every,
         tabled,
         node,
@@ -203,13 +230,19 @@ def _call(checked: Checked, layout: Layout) -> Call:
         + _ops.SYNAPSE * (parameters.alpha is not None)
         + _ops.ADAPTIVE * (parameters.kappa is not None)
         + _ops.DECAY_INPUT * options.decay_input
+        + _ops.FLOORED * (parameters.v_min is not None)
     )
     asked_for = output_names(options.output)
-    asked = [name for name in OUTPUTS if name in asked_for]
+    if "packed" in asked_for:
+        check_packed(checked, layout)
+        asked_for = ("spikes", *asked_for)  # which autograd knows them by
+    asked = [name for name in _ops.OUTPUTS if name in asked_for and name in OUTPUTS]
     names = tuple(checked.states)
     slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(_by_tensor(checked)) if tensor]
-    results = (*asked, *names) if options.return_state else tuple(asked)
+    slots += [LENGTHS] if checked.lengths is not None else []
+    last = ("membrane",) if "trace_last" in asked_for else ()
+    results = (*asked, *(names if options.return_state else last))
     numbers = [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in parameters]
     return Call(
         [*numbers, float(options.rest), float(surrogate.slope), float(surrogate.height)],
@@ -219,7 +252,18 @@ def _call(checked: Checked, layout: Layout) -> Call:
         sum([_ops.OUTPUTS[name] for name in results]),
         tuple(slots),
         options.save == "bits",
+        "trace_max" in asked,
     )
+
+
+def check_packed(checked: Checked, layout: Layout) -> None:
+    """Raise unless the last axis of spikes can be packed."""
+    last = len(checked.features)
+    if layout.features is not None and layout.features[-1] != last - 1:
+        raise ValueError(
+            "x must have its last axis innermost in memory with output='packed', which packs along it; use "
+            "x.contiguous()"
+        )
 
 
 def _tensors(checked: Checked, parameters: Parameters, layout: Layout) -> tuple[tuple[int, bool | None], ...]:

@@ -36,7 +36,7 @@ class Numbers(NamedTuple):
 
 
 def to_tensor(numbers: Numbers) -> Tensor:
-    """The numbers of a layer, float64 [13], in the order of ``FIELDS``."""
+    """The numbers of a layer, float64 [14], in the order of ``FIELDS``."""
     values = [math.inf if value is None else float(value) for value in numbers.parameters]
     values += [float(getattr(numbers.options, name)) for name in _NUMBERS]
     values += [kinds.index(getattr(numbers.options, name)) for name, kinds in _KINDS.items()]

@@ -8,7 +8,14 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, cast, overload
 
 from torch import Tensor
 
-from ._options import CallOptions, LayerChoices, NeuronOptions, PlainOptions
+from ._options import (
+    INTEGRATOR,
+    INTEGRATOR_LAYER,
+    CallOptions,
+    LayerChoices,
+    NeuronOptions,
+    PlainOptions,
+)
 from ._outputs import OutputName
 from ._parameters import Parameters
 from ._state import NeuronState, State
@@ -34,6 +41,7 @@ class NeuronFunction(Protocol):
         threshold: float | Tensor = 1.0,
         membrane: Tensor | None = None,
         *,
+        lengths: Tensor | None = None,
         output: OutputName = "spikes",
         return_state: Literal[True] = True,
         **options: Unpack[PlainOptions],
@@ -46,6 +54,7 @@ class NeuronFunction(Protocol):
         threshold: float | Tensor = 1.0,
         membrane: Tensor | None = None,
         *,
+        lengths: Tensor | None = None,
         output: Several,
         return_state: Literal[True] = True,
         **options: Unpack[PlainOptions],
@@ -58,6 +67,7 @@ class NeuronFunction(Protocol):
         threshold: float | Tensor = 1.0,
         membrane: NeuronState | None = None,
         *,
+        lengths: Tensor | None = None,
         output: OutputName = "spikes",
         return_state: Literal[True] = True,
         **options: Unpack[NeuronOptions],
@@ -70,6 +80,7 @@ class NeuronFunction(Protocol):
         threshold: float | Tensor = 1.0,
         membrane: State | None = None,
         *,
+        lengths: Tensor | None = None,
         output: OutputName = "spikes",
         return_state: Literal[False],
         **options: Unpack[NeuronOptions],
@@ -82,6 +93,7 @@ class NeuronFunction(Protocol):
         threshold: float | Tensor = 1.0,
         membrane: State | None = None,
         *,
+        lengths: Tensor | None = None,
         output: OutputName | Several = "spikes",
         return_state: bool = True,
         **options: Unpack[NeuronOptions],
@@ -97,6 +109,16 @@ def neuron_function(function: Callable[..., Any]) -> NeuronFunction:
 def layer_constructor(function: _Function) -> _Function:
     """``function``, whose keywords are those of a layer."""
     return _spelled_out(function, _BY_KEYWORD | _OF_LAYER)
+
+
+def integrator_function(function: _Function) -> _Function:
+    """``function``, whose keywords are those of leaky integrators."""
+    return _spelled_out(function, {name: _BY_KEYWORD[name] for name in INTEGRATOR})
+
+
+def integrator_constructor(function: _Function) -> _Function:
+    """``function``, whose keywords are those of a layer of leaky integrators."""
+    return _spelled_out(function, {name: (_BY_KEYWORD | _OF_LAYER)[name] for name in INTEGRATOR_LAYER})
 
 
 def _spelled_out(function: _Function, keywords: Mapping[str, Any]) -> _Function:

@@ -26,7 +26,7 @@ from ._autograd import (
     gradients_of,
     run,
 )
-from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, TABLE
+from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, LENGTHS, PEAK, TABLE
 from ._outputs import SERIES
 
 
@@ -68,7 +68,7 @@ class _Mapped:
         return tensor.movedim(dim, at).contiguous()
 
     def parameter(self, value: Tensor, dim: int | None, *, own: bool) -> Tensor:
-        """A parameter as it is; with samples first if it is mapped, or each needs its ``own``."""
+        """A parameter, or lengths, as it is; with samples first if mapped, or if each needs its ``own``."""
         if dim is None and not own:
             return value
         value = self.tensor(value, dim, 0)
@@ -101,9 +101,10 @@ class Forward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, steps, every, x, *given = inputs
         names = call.results
-        checkpoints = output[len(names)] if len(output) > len(names) else None
+        checkpoints = output[-1] if every else None
+        peak = output[len(names)] if call.peak else None
         first = output[names.index("first_spike")] if "first_spike" in names else None
-        ctx.save_for_backward(x, checkpoints, first, *given)
+        ctx.save_for_backward(x, checkpoints, first, peak, *given)
         ctx.call, ctx.steps, ctx.every = call, steps, every
         ctx.set_materialize_grads(False)
         fixed = [out for name, out in zip(names, output, strict=False) if name in NOT_DIFFERENTIABLE]
@@ -129,11 +130,9 @@ class Forward(torch.autograd.Function):
         x: Tensor,
         *given: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if "total" in call.results:
-            raise NotImplementedError(
-                'output="total" counts the spikes of all neurons together and is not defined for one '
-                'sample of torch.vmap; use output="count" and sum it'
-            )
+        names = call.results
+        if "total" in names:  # of each sample: the sum of its counts
+            call = _counting(call)
         mapped = _Mapped(info.batch_size, x, in_dims[3], call.layout.time_dim, steps)
         tensors = [
             mapped.tensor(tensor, dim, 0)
@@ -145,13 +144,27 @@ class Forward(torch.autograd.Function):
         ]
         layout = call.layout._replace(time_dim=mapped.time_dim, time_first=False)
         results = Forward.apply(call._replace(layout=layout), steps, every, mapped.x, *tensors)
+        kept = ("peak",) * call.peak + ("checkpoints",)
+        found = dict(zip((*call.results, *kept), results, strict=False))
+        if "total" in names:
+            found["total"] = found["count"].double().reshape(info.batch_size, -1).sum(1)
         outputs, dims = [], []
-        for name, result in zip((*call.results, "checkpoints"), results, strict=False):
+        for name in (*names, *kept):
+            if name not in found:
+                continue
+            result = found[name]
             if name in SERIES and call.layout.time_first:
                 result = result.movedim(mapped.time_dim, 1)
             outputs.append(result)
             dims.append(mapped.place if name in SERIES else 2 if name == "checkpoints" else 0)
         return tuple(outputs), tuple(dims)
+
+
+def _counting(call: Call) -> Call:
+    """The call with the count of each neuron in place of their total."""
+    names = tuple([n for n in _ops.OUTPUTS if n == "count" or (n in call.results and n != "total")])
+    outputs = sum([_ops.OUTPUTS[name] for name in names])
+    return call._replace(results=names, outputs=outputs)
 
 
 def _apply_backward(
@@ -189,15 +202,17 @@ class Backward(torch.autograd.Function):
         parameters: dict[int, tuple[Tensor, int | None]] = {}
         arranged = []
         for slot, tensor, dim in zip(slots, given, in_dims[2:], strict=True):
-            if FIRST_PARAMETER <= slot < TABLE:
+            if FIRST_PARAMETER <= slot < LENGTHS:
                 parameters[slot] = tensor, dim
                 own = bool(wanted >> names.index("beta") + slot - FIRST_PARAMETER & 1)
                 arranged.append(mapped.parameter(tensor, dim, own=own))
+            elif slot == LENGTHS:
+                arranged.append(mapped.parameter(tensor, dim, own=False))
             elif slot == TABLE:
                 arranged.append(tensor)
             elif slot == CHECKPOINTS:
                 arranged.append(mapped.tensor(tensor, dim, 2))
-            elif slot < FIRST_PARAMETER or slot == FIRST_SPIKE:
+            elif slot < FIRST_PARAMETER or slot in (FIRST_SPIKE, PEAK):
                 arranged.append(mapped.tensor(tensor, dim, 0))
             else:
                 timed = INCOMING[slot - FIRST_GRADIENT] in SERIES

@@ -28,6 +28,14 @@ rate is not what any device would do. The figure is here to compare with what wa
 The last layer is counted as a spike-driven device runs it, one SOP for each of its 10 synapses and
 each spike of the second LIF layer. This library instead multiplies the spike counts by the weights
 once, which is the dense ``hidden * classes`` MACs; that difference is under 1 % of the total.
+**What was executed.** The additions that a :class:`lif_cuda.SpikeLinear` did, counted while it did them
+(:func:`count_additions`), in place of rates: the honest count of a network of which that layer is the
+second, with the last layer as it runs, on spike counts::
+
+    layer 1: inputs * hidden MACs, once
+    layer 2: additions of the events, and only those
+    layer 3: hidden * classes MACs, once, on the counts
+
 Biases, as in the published count, are left out on both sides, and the ReLU network is not given
 credit for its own zeros.
 """
@@ -35,8 +43,17 @@ credit for its own zeros.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from torch import nn
+
+from ._check import type_name
+from ._spike_conv import SpikeConv2d
+from ._spike_linear import SpikeLinear, Tally
+
+_Counted = SpikeLinear | SpikeConv2d
 
 MACS_PER_AC = 1 / 5
 
@@ -85,6 +102,70 @@ class Honest:
     neuron_macs: int
     energy_with_neurons: float
     saving_percent_with_neurons: float
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a network with a :class:`lif_cuda.SpikeLinear` executed. Counts per inference, energies in MACs.
+
+    Attributes:
+        additions: of the layers that add rows for spikes.
+        macs: of the other layers, which multiply.
+        energy: ``macs + additions * MACS_PER_AC``.
+        saving_percent: by how much that is below the MACs of the ReLU network; negative if it is above.
+    """
+
+    additions: float
+    macs: int
+    energy: float
+    saving_percent: float
+
+
+class Additions:
+    """The additions of the layers of a module that add for spikes, by name, while they run."""
+
+    def __init__(self, layers: dict[str, _Counted]) -> None:
+        self._layers = layers
+        self._tallies = {name: Tally() for name in layers}
+
+    def by_layer(self) -> dict[str, int]:
+        """So far: for each spike that entered a layer, one for each of its outputs; of a convolution, one for
+        each channel and each time that a spike lay under the kernel.
+        """
+        return {name: tally.spikes() * self._layers[name].fan_out for name, tally in self._tallies.items()}
+
+    def total(self) -> int:
+        """Of all layers together."""
+        return sum(self.by_layer().values())
+
+
+@contextmanager
+def count_additions(module: nn.Module) -> Iterator[Additions]:
+    """While open, count the additions that the layers of ``module`` do forward which are
+    :class:`lif_cuda.SpikeLinear` or :class:`lif_cuda.SpikeConv2d`.
+
+    On the CPU the kernels count the spikes that they read anyway. On CUDA an ordinary product runs; of a
+    ``SpikeLinear`` the additions that it stands for are counted, by one more pass over the spikes, and of a
+    convolution none.
+
+    Raises:
+        TypeError: ``module`` is no ``nn.Module``.
+        RuntimeError: they are being counted already.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {type_name(module)}")
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Counted)}
+    for name, layer in layers.items():
+        if layer._tally is not None:
+            raise RuntimeError(f"the additions of {name or 'module'} are being counted already")
+    additions = Additions(layers)
+    try:
+        for name, layer in layers.items():
+            layer._tally = additions._tallies[name]
+        yield additions
+    finally:
+        for layer in layers.values():
+            layer._tally = None
 
 
 def dense_macs(sizes: Sequence[int]) -> int:
@@ -183,6 +264,30 @@ def honest(sizes: Sequence[int], steps: int, rates: Sequence[float]) -> Honest:
         energy_with_neurons=energy + neurons,
         saving_percent_with_neurons=_saving(energy + neurons, macs),
     )
+
+
+def executed(sizes: Sequence[int], images: int, additions: float) -> Executed:
+    """What was executed, from the additions of the second layer; see the head of this module.
+
+    Args:
+        sizes: neurons of each layer, the input first: (784, 256, 256, 10).
+        images: how many were classified, at least 1.
+        additions: for all of them together, as :func:`count_additions` has them.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    macs = dense_macs(sizes)
+    if len(sizes) != 4:
+        raise ValueError(f"sizes must be those of four layers, got {tuple(sizes)}")
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
+    if additions < 0:
+        raise ValueError(f"additions must be at least 0, got {additions}")
+    own = sizes[0] * sizes[1] + sizes[2] * sizes[3]
+    each = additions / images
+    energy = own + each * MACS_PER_AC
+    return Executed(each, own, energy, _saving(energy, macs))
 
 
 def _saving(energy: float, macs: int) -> float:

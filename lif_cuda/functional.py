@@ -8,17 +8,26 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from . import _agreement, _layout, _recurrent_run, _transforms
+from . import _agreement, _events, _layout, _lengths, _recurrent_run, _transforms
 from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
-from ._options import CallOptions, RecurrentCallOptions, of_call
-from ._outputs import SERIES, outputs_type
+from ._options import (
+    INTEGRATOR,
+    CallOptions,
+    IntegratorOptions,
+    RecurrentCallOptions,
+    check_integrator,
+    of_call,
+)
+from ._outputs import SERIES, OutputName, Readout, check_readout, output_names, outputs_type
+from ._packed import PackedSpikes
 from ._parameters import Parameters
 from ._plan import Plan, plan_of
 from ._settled import Settled
-from ._signature import neuron_function
+from ._signature import integrator_function, neuron_function
 from ._state import NeuronState, RecurrentState, State
 from ._torch_private import has_tangent, is_distributed, is_traced, makes_a_program, transforms_are_active
+from .surrogate import StraightThrough
 
 
 @neuron_function
@@ -27,6 +36,8 @@ def lif(
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
     membrane: State | None = None,
+    *,
+    lengths: Tensor | None = None,
     **options: Any,
 ) -> Any:
     """T time steps of leaky integrate-and-fire neurons, fused.
@@ -57,16 +68,32 @@ def lif(
         threshold: membrane at which a neuron fires: a number or a tensor.
         membrane: state before the first step, [batch..., features...], of the state's dtype (float32 for
             16-bit x, else x's); for neurons with more state a :class:`NeuronState`; None: zeros.
+        lengths: the number of time steps of each sample of a padded batch, int64 [batch], on the device of x;
+            None: all take T. The batch is the first axis of x beside time: the second where time is first,
+            else the first. After its length a sample's neurons neither integrate nor fire: its spikes and
+            traces are 0 there, its state is the one at its length, counts are of its own steps, its rate is
+            over its length (0 where that is 0), its first spike is its length where there is none, and
+            gradients are 0, whatever x holds there. A length is in [0, T]: on a CPU anything else raises; on
+            CUDA, where asking would wait for the device, it is clamped.
         steps: the number of time steps T of a constant input; None: x has a time axis.
         time_dim: the time axis of x and of outputs with one.
         channel_dim: the axis of x along which one-dimensional parameters lie; None: the last.
         output: ``"spikes"``: [T, ...] zeros and ones in x's dtype; ``"count"``: their sum over time;
             ``"rate"``: their mean (0 if T is); ``"first_spike"``: the step of the first spike, T where there
             is none; ``"trace"`` and ``"trace_before_reset"``: v[t] and u[t], [T, ...] in x's dtype;
-            ``"total"``: the spikes of all neurons together, int64. Or a tuple of names. Those without a time
-            axis are of the state's dtype.
+            ``"total"``: the spikes of all neurons together, float64, which counts exactly up to 2^53; its
+            gradient is that of the sum of all spikes, for a penalty on the firing rate; ``"trace_max"``,
+            ``"trace_mean"`` and ``"trace_last"``: of the membranes v[t], without storing them, the largest (a
+            NaN is above all, the gradient goes to the step that reached it first, and T must not be 0), the
+            sum in the order of time by T (0 if T is), and the one after the last step;
+            ``"packed"``: the spikes as bits, a :class:`lif_cuda.PackedSpikes`. Or a tuple of names. Those
+            without a time axis are of the state's dtype but for the total.
         reset: ``"subtract"``, ``"zero"`` or ``"none"``.
         v_reset: the membrane after a reset to "zero": a number or a tensor.
+        v_min: a floor under the membrane, applied after the reset, also of a silent step: ``v[t] = max(v[t],
+            v_min)``, with ``delay_reset`` ``max(u[t], v_min)``. A number or a tensor, which is not learned;
+            None: no floor. Its gradient is that of ``torch.clamp``: none where the floor holds, all of it at
+            the floor itself. A ``membrane`` below it is taken as it is.
         delay_reset: reset on the way into the next step, undecayed, as snnTorch does:
             ``u[t] = beta * u[t-1] + gain * x[t] - threshold * s[t-1]``, or ``u[t-1]`` set to ``v_reset``
             before it leaks. The state is u, and a spike of the initial one resets the first step. Needs
@@ -86,7 +113,7 @@ def lif(
         save: what forward keeps for backward. ``"input"``: x itself, and for long T the state every few dozen
             steps. ``"bits"``: two bits for each neuron and step and no x, with the same gradients; for a
             ``Rectangle`` or ``StraightThrough`` surrogate, a reset that is not an attached "zero", no further
-            state, and neither ``beta`` nor ``gain`` learned.
+            state, no floor, and neither ``beta`` nor ``gain`` learned.
 
     Returns:
         ``(out, membrane)``: the output, or a NamedTuple of those asked for; and the state after the last
@@ -104,7 +131,62 @@ def lif(
         NotImplementedError: x is on another kind of device; or the gradient is differentiated again.
     """
     parameters, chosen = of_call(beta, threshold, options)
-    return run_neuron(x, parameters, membrane, chosen)
+    return run_neuron(x, parameters, membrane, chosen, lengths=lengths)
+
+
+# What a leaky integrator returns, and the output of the neuron that it is.
+READOUTS: dict[str, OutputName] = {
+    "trace": "trace",
+    "last": "trace_last",
+    "max": "trace_max",
+    "mean": "trace_mean",
+}
+# Of what never fires nothing comes back through a spike, with this surrogate not even NaN of an infinite
+# membrane.
+SILENT = StraightThrough()
+
+
+@integrator_function
+def li(
+    x: Tensor,
+    beta: float | Tensor,
+    membrane: State | None = None,
+    *,
+    lengths: Tensor | None = None,
+    output: Readout = "trace",
+    return_state: bool = True,
+    **options: Unpack[IntegratorOptions],
+) -> Any:
+    """T time steps of leaky integrators, which never fire: the readout that most networks end in.
+
+    ``v[t] = beta * v[t-1] + gain * x[t]``, in one launch forward and one backward: :func:`lif` with
+    ``reset="none"`` and without its spikes.
+
+    Args:
+        x, beta, membrane, lengths: as for :func:`lif`; a sample of length 0 has the largest membrane
+            -infinity, and the mean 0.
+        output: ``"trace"``: v[t], [T, ...] in x's dtype; or, of v over time, without storing it and in the
+            state's dtype: ``"last"``, ``"max"`` (see ``"trace_max"`` of :func:`lif`; T must not be 0) and
+            ``"mean"`` (0 if T is).
+        return_state: False: return ``out`` alone.
+        options: ``steps``, ``time_dim``, ``channel_dim``, ``gain``, ``decay_input``, ``rest``, ``alpha`` and
+            ``v_min`` of :func:`lif`, by keyword.
+
+    Returns:
+        ``(out, membrane)``, as :func:`lif` does.
+
+    Raises:
+        TypeError, ValueError: as for :func:`lif`.
+    """
+    check_readout("output", output)
+    check_integrator("li", options, INTEGRATOR)
+    asked: Any = {
+        "output": READOUTS[output],
+        "reset": "none",
+        "surrogate": SILENT,
+        "return_state": return_state,
+    }
+    return lif(x, beta, 1.0, membrane, lengths=lengths, **options, **asked)
 
 
 def run_neuron(
@@ -113,19 +195,24 @@ def run_neuron(
     membrane: State | None,
     options: CallOptions,
     settled: Settled | None = None,
+    lengths: Tensor | None = None,
 ) -> Any:
     """:func:`lif` with its arguments in groups; ``settled``: what a layer knows of its calls."""
     if type(x) is not Tensor and is_distributed(x):
-        return _run_distributed(x, parameters, membrane, options, settled)
-    plan = plan_of(x, parameters, membrane, options, settled)
+        return _run_distributed(x, parameters, membrane, lengths, options, settled)
+    if "packed" in options.output and isinstance(x, Tensor) and x.device.type == "cuda":
+        return _run_and_pack(x, parameters, membrane, lengths, options, settled)
+    plan = plan_of(x, parameters, membrane, lengths, options, settled)
     call, layout, options = plan.call, plan.layout, plan.options
-    given = plan.given(x, parameters, membrane) if call.slots else []
+    if lengths is not None:
+        _lengths.check_range(lengths, x, options)
+    given = plan.given(x, parameters, membrane, lengths) if call.slots else []
     if not plan.as_it_lies:
         x = _layout.arrange(x, layout.order if options.steps is None else layout.features)
         if layout.copy:
             x = x.contiguous()
-    if call.bits and torch.is_grad_enabled():
-        _agreement.check_saved(options, parameters)
+    if plan.guarded and torch.is_grad_enabled():
+        _agreement.check_unlearned(options, parameters)
     transformed = transforms_are_active()
     results: Sequence[Tensor]
     if plan.node is not None and type(x) in _PLAIN and not (transformed or is_traced()):
@@ -146,7 +233,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def _as_asked(plan: Plan, results: Sequence[Tensor]) -> Any:
     """The results of the operators as the user asked for them."""
     layout, options = plan.layout, plan.options
-    found = dict(zip(plan.call.results, results, strict=True))
+    found: dict[str, Any] = dict(zip(plan.call.results, results, strict=True))
     if not plan.as_it_lies:
         found = {
             name: tensor
@@ -154,7 +241,11 @@ def _as_asked(plan: Plan, results: Sequence[Tensor]) -> Any:
             else _layout.arrange(tensor, layout.output if name in SERIES else layout.state)
             for name, tensor in found.items()
         }
+    if "packed" in found:
+        found["packed"] = PackedSpikes(found["packed"], found["spikes"])
     output = options.output
+    if "trace_last" in output_names(output):  # the state itself, which the caller is not to find changed
+        found["trace_last"] = found["membrane"].clone() if options.return_state else found["membrane"]
     if isinstance(output, str):
         out = found[output]
     else:
@@ -176,7 +267,7 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     )
     becomes_a_program = makes_a_program()
     if not (differentiate or transformed or becomes_a_program):
-        return run(x, given, call._replace(bits=False) if call.bits else call, steps, 0)
+        return run(x, given, call.keeping_nothing(), steps, 0)
     if plan.tabled:
         call = call._replace(slots=(*call.slots, TABLE))
         given.append(plan.table(x))
@@ -190,8 +281,34 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
     return recorded
 
 
+def _run_and_pack(
+    x: Tensor,
+    parameters: Parameters,
+    membrane: State | None,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
+) -> Any:
+    """:func:`run_neuron` on CUDA, whose kernels write no words: they write spikes, which are packed then."""
+    names = output_names(_agreement.check_options(options).output)
+    instead: Any = tuple("spikes" if name == "packed" else name for name in names)
+    options = options._replace(output=instead)
+    settled = None if settled is None else settled.but(output=instead)
+    results = run_neuron(x, parameters, membrane, options, settled, lengths)
+    outputs = results[0] if options.return_state else results
+    found = dict(zip(names, outputs, strict=True))
+    found["packed"] = PackedSpikes.pack(found["packed"])
+    out = found[names[0]] if len(names) == 1 else outputs_type(names)(*found.values())
+    return (out, results[1]) if options.return_state else out
+
+
 def _run_distributed(
-    x: Tensor, parameters: Parameters, membrane: State | None, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: State | None,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Any:
     """:func:`run_neuron` on DTensors: each process runs its own part of the neurons."""
     from . import _dtensor  # it imports torch.distributed, which most programs do not need
@@ -200,8 +317,44 @@ def _run_distributed(
     parts = _dtensor.Parts(x, options)
     if settled is not None:
         parts.check_neurons(settled.neurons)
-    results = run_neuron(parts.x(), parts.parameters(parameters), parts.state(membrane), options)
+    results = run_neuron(
+        parts.x(),
+        parts.parameters(parameters),
+        parts.state(membrane),
+        options,
+        lengths=parts.lengths(lengths),
+    )
     return parts.whole(results)
+
+
+def spike_linear(spikes: Tensor | PackedSpikes, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` for spikes: on the CPU, rows of the weight are added where one is set.
+
+    Nothing is multiplied by a zero, or at all: for each spike ``spikes[..., k] = 1`` the column
+    ``weight[:, k]`` is added. The order of a sum is ``0 + bias`` (or 0), then k ascending, each addition
+    rounded once in float32 (float64 for float64; 16-bit results are rounded once, at their end). So the
+    numbers are the same for packed and dense spikes, any number of threads and any processor. The weight's
+    gradient is summed in the same way, over the rows of spikes in their order; the spikes' gradient is an
+    ordinary product.
+
+    On CUDA it is ``torch.nn.functional.linear``, of packed spikes after they are unpacked: there the tensor
+    cores are faster than any sum of rows but for spikes of 2 to 4 %.
+
+    Args:
+        spikes: zeros and ones, [..., inputs], a tensor or :class:`lif_cuda.PackedSpikes`.
+        weight: [outputs, inputs], of the dtype of the spikes (any under autocast, whose dtype it then takes).
+        bias: [outputs]; None: zeros.
+
+    Returns:
+        [..., outputs].
+
+    Raises:
+        ValueError: a spike is neither 0 nor 1 (on CUDA, where asking would wait for the device, that is the
+            caller's word); or a shape or a device does not fit.
+        TypeError: an argument has the wrong type or dtype.
+        NotImplementedError: forward-mode derivatives.
+    """
+    return _events.spike_linear(spikes, weight, bias)[0]
 
 
 def recurrent_lif(

@@ -85,6 +85,8 @@ def report() -> list[tuple[str, str]]:
         cuda = f"none: {facts['no_cuda_because']}"
     if _build_facts.node_module() is not None:
         autograd = "recorded in C++"
+        if _build_facts.always_dispatches():
+            autograd += "; each operator through the dispatcher, as LIF_CUDA_DISPATCHER=always asks"
     elif facts["torch"] != torch.__version__:
         autograd = "recorded in Python, which is slower a call: built against another torch"
     else:
@@ -96,6 +98,7 @@ def report() -> list[tuple[str, str]]:
         ("libraries in", str(_build_facts.library_folder())),
         ("compiler", f"{facts['compiler']}, C++ {facts['cpp_standard']}"),
         ("built against", f"torch {facts['torch']}"),
+        ("works beside", f"torch {facts['for_torch']} and newer"),
         ("CUDA kernels", cuda),
         ("operators", ", ".join(f"{name} ({' and '.join(on)})" for name, on in keys.items())),
         ("SIMD", simd),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn, Unpack
+from typing import Any, NoReturn, Unpack, cast
 
 from torch import Tensor
 
 from . import _recurrent_run, functional
 from ._module import LIFModule
-from ._options import AdaptiveOptions, CurrentOptions, LayerOptions
+from ._options import (
+    FIRING,
+    INTEGRATOR_LAYER,
+    AdaptiveOptions,
+    CurrentOptions,
+    IntegratorLayerOptions,
+    LayerOptions,
+    check_integrator,
+)
+from ._outputs import Readout, check_readout
 from ._recurrent_module import RecurrentModule
-from ._signature import layer_constructor
+from ._signature import integrator_constructor, layer_constructor
 
 
 def _refuse_script(layer: object) -> NoReturn:
@@ -31,6 +40,51 @@ class LIF(LIFModule):
 
     def __prepare_scriptable__(self) -> NoReturn:
         _refuse_script(self)
+
+
+class LI(LIF):
+    """Leaky integrators, which never fire: the readout that most networks end in.
+
+    ``v[t] = beta * v[t-1] + gain * x[t]``, and of v over time what ``output`` says, in one launch. It is
+    :class:`LIF` with ``reset="none"``, the output ``trace``, ``trace_last``, ``trace_max`` or ``trace_mean``,
+    and the same state_dict.
+
+    Args:
+        num_neurons, beta: as for :class:`LIF`.
+        output: ``"trace"``, ``"last"``, ``"max"`` or ``"mean"``: see :func:`lif_cuda.functional.li`.
+        options: ``steps``, ``time_dim``, ``channel_dim``, ``gain``, ``decay_input``, ``rest``, ``alpha``,
+            ``v_min``, ``return_state``, ``learn_beta``, ``learn_gain``, ``learn_alpha``, ``tau``, ``dt``,
+            ``decay``, ``bound``, ``stateful``, ``detach_state``, ``save_state``, ``device`` and ``dtype`` of
+            :class:`LIF`, by keyword.
+    """
+
+    _of_step = "trace"
+    _given = FIRING
+
+    @integrator_constructor
+    def __init__(
+        self,
+        num_neurons: int | Sequence[int] | None = None,
+        beta: float | Tensor | None = None,
+        *,
+        output: Readout = "trace",
+        **options: Unpack[IntegratorLayerOptions],
+    ) -> None:
+        check_readout("output", output)
+        check_integrator("LI", options, INTEGRATOR_LAYER)
+        asked: Any = {"output": functional.READOUTS[output], "reset": "none", "surrogate": functional.SILENT}
+        super().__init__(num_neurons, beta, 1.0, **options, **asked)
+
+    @property
+    def output(self) -> Readout:
+        """What of v over time the layer returns."""
+        (name,) = (name for name, of in functional.READOUTS.items() if of == self.options.output)
+        return cast(Readout, name)
+
+    def _set_option(self, name: str, value: Any) -> None:
+        if name == "output":
+            value = functional.READOUTS[check_readout(name, value)]
+        super()._set_option(name, value)
 
 
 class IF(LIF):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from ._check import check_steps
+from ._check import check_choice, check_steps
 from ._module import LIFModule
 from ._options import DEFAULT_SURROGATE
+from ._spike_linear import SpikeLinear
 from .layers import LIF
 from .surrogate import Surrogate
 
@@ -23,6 +26,11 @@ class SNNClassifier(nn.Module):
     - count readout: ``sum_t (W s[t] + b) = W (sum_t s[t]) + T b``, so the second LIF layer writes
       only spike counts and the last Linear runs once.
 
+    A third one holds on the CPU (``linear="events"``): a product with spikes is a sum of the rows that they
+    are set for, so the first LIF layer writes bits and the second Linear is a
+    :class:`lif_cuda.SpikeLinear`, which adds and multiplies nothing. Its sums have another order than those
+    of ``nn.Linear``, and so other roundings; the parameters are the same.
+
     With the default sizes it has 269,834 parameters, 512 of them decays.
 
     Args:
@@ -35,6 +43,8 @@ class SNNClassifier(nn.Module):
         surrogate: surrogate derivative of the spike.
         layer: the LIF layer class: :class:`lif_cuda.LIF` or :class:`lif_cuda.ReferenceLIF`. The same
             seed gives the same network with either, and their state_dicts are interchangeable.
+        linear: the second Linear: ``"events"`` (:class:`lif_cuda.SpikeLinear`, which on CUDA runs an ordinary
+            product) or ``"dense"`` (``nn.Linear``).
     """
 
     def __init__(
@@ -48,8 +58,11 @@ class SNNClassifier(nn.Module):
         detach_reset: bool = False,
         surrogate: Surrogate = DEFAULT_SURROGATE,
         layer: type[LIFModule] = LIF,
+        linear: Literal["events", "dense"] = "events",
     ) -> None:
         super().__init__()
+        check_choice("linear", linear, ("events", "dense"))
+        self.linear = linear
         self.fc1 = nn.Linear(input_size, hidden_size)
         self.lif1 = layer(
             hidden_size,
@@ -60,7 +73,7 @@ class SNNClassifier(nn.Module):
             surrogate=surrogate,
             return_state=False,
         )
-        self.fc2 = nn.Linear(hidden_size, hidden_size)
+        self.fc2 = (SpikeLinear if linear == "events" else nn.Linear)(hidden_size, hidden_size)
         self.lif2 = layer(
             hidden_size,
             beta,
@@ -72,6 +85,17 @@ class SNNClassifier(nn.Module):
             output="count",
         )
         self.fc3 = nn.Linear(hidden_size, output_size)
+        self._choose_output()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SNNClassifier:
+        super()._apply(fn, recurse)
+        self._choose_output()  # it may lie on another device now
+        return self
+
+    def _choose_output(self) -> None:
+        """Bits where the second Linear reads them."""
+        packed = self.linear == "events" and self.fc2.weight.device.type == "cpu"
+        self.lif1.output = "packed" if packed else "spikes"
 
     def forward(self, x: Tensor, num_steps: int = 25) -> Tensor:
         """Classify.

@@ -76,6 +76,7 @@ def dtensor(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
             assert outputs.spikes.placements == leaf.placements
             again, _ = functional.lif(leaf, beta, 0.7, state)
             loss = (again * distribute_tensor(weights, mesh, [placement])).sum() + outputs.count.sum()
+            loss = loss + 0.1 * outputs.total
             loss = loss.redistribute(placements=[Replicate()]).to_local()
             with CommDebugMode() as talk:
                 loss.backward()
@@ -84,6 +85,21 @@ def dtensor(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
             tensors = [outputs.spikes, outputs.count, outputs.total, state, again, leaf.grad]
             tensors += [] if kind == "number" else [beta.grad]
             found[f"{where}, {kind}"] = [t.full_tensor() if hasattr(t, "full_tensor") else t for t in tensors]
+    return found
+
+
+def padded(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
+    """A padded batch: each process takes the lengths of its own samples, wherever all of them are."""
+    x, weights, lengths = torch.randn(7, 4, 10), torch.randn(7, 4, 10), torch.tensor([0, 7, 3, 5])
+    found = {}
+    for where, placement in {"batch": Shard(1), "features": Shard(-1), "everywhere": Replicate()}.items():
+        at = Shard(0) if where == "batch" else Replicate()
+        for kind, given in {"one": lengths, "placed": distribute_tensor(lengths, mesh, [at])}.items():
+            leaf = distribute_tensor(x, mesh, [placement]).requires_grad_()
+            outputs, state = functional.lif(leaf, 0.9, 0.7, output=("spikes", "rate"), lengths=given)
+            loss = (outputs.spikes * distribute_tensor(weights, mesh, [placement])).sum() + outputs.rate.sum()
+            loss.redistribute(placements=[Replicate()]).to_local().backward()
+            found[f"{where}, {kind}"] = [t.full_tensor() for t in (*outputs, state, leaf.grad)]
     return found
 
 
@@ -172,7 +188,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found: dict[str, Any] = {}
-    for function in (ddp, fsdp2, dtensor, tensor_parallel, streaming, errors):
+    for function in (ddp, fsdp2, dtensor, padded, tensor_parallel, streaming, errors):
         torch.manual_seed(0)
         found[function.__name__] = function(mesh)
     if dist.get_rank() == 0:

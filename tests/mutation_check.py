@@ -26,7 +26,10 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-STEP, STEP_BACK, MEMBER = (f"csrc/neuron/{name}.h" for name in ("step", "back", "member"))
+STEP, STEP_BACK, MEMBER, PARAMS, READOUT_OVER_TIME = (
+    f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "params", "readout")
+)
+LAUNCH_FORWARD = "csrc/cuda/launch_forward.cuh"
 ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
     f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
 )
@@ -44,6 +47,10 @@ VECTOR, WORKSPACE, CPU_ACCESS, CPU_READOUT, STRIP, CPU_COLUMN, CPU_SLOPES = (
     f"csrc/cpu/level/{name}.inl"
     for name in ("vector", "workspace", "access", "readout", "strip", "column", "slopes")
 )
+EVENTS, PRODUCTS, SPIKE_WORDS = (
+    f"csrc/cpu/level/{name}.inl" for name in ("events", "products", "spike_words")
+)
+DISPATCH = "csrc/cpu/dispatch.h"
 
 RECURRENT, RECURRENT_BACK, RECURRENT_WEIGHTS, RECURRENT_ROWS = (
     f"csrc/cpu/level/recurrent_{name}.inl" for name in ("forward", "backward", "weights", "rows")
@@ -68,12 +75,21 @@ MUTATIONS = [
     Mutation("reset sign", STEP, "return sub(u, mul(theta, s));", "return add(u, mul(theta, s));"),
     Mutation("strict and not", STEP, "return u > theta ? number<S>(1)", "return u >= theta ? number<S>(1)"),
     Mutation("silence a step short", STEP, "? refractory : fewer;", "? refractory - number<S>(1) : fewer;"),
+    Mutation("the last of the largest", READOUT_OVER_TIME, "v > peak.value ? one", "v >= peak.value ? one"),
+    Mutation("the largest without NaN", READOUT_OVER_TIME, "const S higher = v > peak.value ? one : first_nan;", "const S higher = v > peak.value ? one : zero;"),
+    Mutation("a floor without NaN", STEP, "return v >= v_min ? v : v != v ? v : v_min;", "return v >= v_min ? v : v_min;"),
+    Mutation("a gradient through the floor", STEP_BACK, "a = v >= own.v_min ? a : number<S>(0);", "a = v > own.v_min ? a : number<S>(0);"),
+    Mutation("cpu: a floor, and the step before", CPU_COLUMN, "return neuron.delayed && !neuron.floored;", "return neuron.delayed;"),
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
+    Mutation("cpu: lengths forgotten", WORKSPACE, "steps_of(extent, lengths, neuron)};", "extent.steps};"),
+    Mutation("cpu: a sample of another", PARAMS, "neuron / lengths.repeat % lengths.period]", "neuron % lengths.period]"),
+    Mutation("cpu: padding left as it was", CPU_ACCESS, "t < extent.steps; ++t) {", "t + 1 < extent.steps; ++t) {"),
+    Mutation("cpu: a rate over all steps", CPU_READOUT, "return static_cast<S>(block.steps > 0 ? block.steps : 1);", "return static_cast<S>(block.steps + 1);"),
     Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
-    Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: count as rate", CPU_READOUT, "count, rate_divisor<S>(block), block.size);", "count, S(1), block.size);"),
     Mutation("cpu: checkpoint late", CPU_FORWARD, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
     Mutation("cpu: a tile over a checkpoint", CPU_FORWARD, "smaller(steps - t, until_checkpoint));", "steps - t);"),
     Mutation("cpu: one checkpoint for all states", CPU_BACKWARD, "args.checkpoints + slot++ * neurons", "args.checkpoints + slot * neurons"),
@@ -91,6 +107,8 @@ MUTATIONS = [
     Mutation("cpu: another shape", CPU_SLOPES, "slopes_strip<Shape::gaussian>", "slopes_strip<Shape::piecewise_exp>"),
     Mutation("cpu: neighbours swapped", CPU_SLOPES, "return table_line(low, high,", "return table_line(high, low,"),
     Mutation("cpu: first spike after the rest", CPU_BACKWARD, "const bool steady = is_steady(args) && !tile.timed;", "const bool steady = is_steady(args);"),
+    Mutation("cpu: the sum as the mean", CPU_FORWARD, "rows.sum_v, static_cast<S>(steps > 0 ? steps : 1), n);", "rows.sum_v, S(1), n);"),
+    Mutation("cpu: the largest of a tile", CPU_FORWARD, "splat(static_cast<S>(tile.t + j)));\n          store(rows.highest", "splat(static_cast<S>(j)));\n          store(rows.highest"),
     Mutation("cpu: later than the first spike", CPU_BACKWARD, "first_spike_earlier(load(rows.grad_first + i + lane), later, was[k].s));", "later);"),
     Mutation("cpu: bits of one step", CPU_BACKWARD, "words, fired_bit(t + j), S(1), size);", "words, fired_bit(t), S(1), size);"),
     Mutation("cpu: a word of bits begins anew", CPU_FORWARD, "if (t % kStepsOfWord == 0) {", "if (t == 0) {"),
@@ -123,6 +141,16 @@ MUTATIONS = [
     Mutation("plain: slopes of another shape", RECOMPUTE, "shape == Shape::atan ? slopes_groups", "true ? slopes_groups"),
     Mutation("plain: entered the tile, not the step", BACK, "v = load_group(tile.entered.at(j, i));", "v = load_group(tile.entered.at(0, i));"),
     Mutation("plain: streams where it cannot", PLAIN, "bool collide = reinterpret_cast<uintptr_t>(spikes) % kLine != 0;", "bool collide = false;"),
+    Mutation("events: the last tile's sums", PRODUCTS, "        tile.from = tile.to;\n", ""),
+    Mutation("events: minus zero", PRODUCTS, "start[n] = add(S(0), widen(args.bias[first + n]));", "start[n] = widen(args.bias[first + n]);"),
+    Mutation("events: dense rows of silence", PRODUCTS, "static_cast<Where<S>>(uint64_t{0} - set);", "static_cast<Where<S>>(set - 1);"),
+    Mutation("events: columns of a panel's end", PRODUCTS, "    copy_row(to, buffer, tile.columns);\n", "    copy_row(to, buffer, tile.columns - 1);\n"),
+    Mutation("events: gradients from a task's first input", PRODUCTS, "tile.words = args.columns + begin * column_words + w;", "tile.words = args.columns + w;"),
+    Mutation("events: no more spikes than are listed at once", EVENTS, "listed += spikes;", "listed += spikes < kListedAtOnce ? spikes : kListedAtOnce;"),
+    Mutation("events: other numbers are spikes", SPIKE_WORDS, "strange |= fired & (value != one);", "static_cast<void>(one);"),
+    Mutation("events: the first spikes of a word", SPIKE_WORDS, "word = at == 0 ? bits : word | bits;", "word = bits;"),
+    Mutation("events: tasks share words", DISPATCH, ": args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;", ": 64;"),
+    Mutation("events: bits behind the last spike", SPIKE_WORDS, "return -1;", "continue;"),
     Mutation("cuda: lost tail", WIDE_FORWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: lost tail, backward", WIDE_BACKWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),
     Mutation("cuda: a load too few", AHEAD, "if (left - j > kSteps) {", "if (left - j > kSteps + 1) {"),
@@ -138,6 +166,7 @@ MUTATIONS = [
     Mutation("cuda: a channel too long", ACCESS, "if (++within == parameter.repeat) {", "if (within++ == parameter.repeat) {"),
     Mutation("cuda: aligned rows", TIERS, "aligned_ = aligned_ && stride % width_ == 0;", "static_cast<void>(stride);"),
     Mutation("cuda: total of one lane", READOUT, "*total += spikes;", "*total = spikes;"),
+    Mutation("cuda: the total hides the count", "lif_cuda/_autograd.py", """incoming["count"] + of_each if "count" in incoming else of_each""", "of_each"),
     Mutation("cuda: gradient of a sum", READOUT, "if (steady_spikes(args)) {", "if (false) {"),
     Mutation("cuda: current gradient lost", STEP_BACK, "dx = add(dx, to.of[kCurrent]);", ""),
     Mutation("cuda: rest in the gradient", STEP_BACK, "kind.rested ? sub(from, own.rest) : from", "from"),
@@ -151,6 +180,11 @@ MUTATIONS = [
     Mutation("cuda: last checkpoint", LONG_FORWARD, "keep_states(whole);", ""),
     Mutation("cuda: rounds share a buffer", LONG_BACKWARD, "(round % 2 * producers + producer)", "(producer)"),
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
+    Mutation("cuda: the gradient of a mean at each step", ANY, "a = add(a, grad_mean);", ""),
+    Mutation("cuda: a floor of another neuron", ACCESS, "v_min = load_parameter<W>(parameter[kFloor], at);", "v_min = splat<S, W>(parameter[kFloor].value);"),
+    Mutation("cuda: lengths as they come", PARAMS, "return length < 0 ? 0 : length < extent.steps ? length : extent.steps;", "return length;"),
+    Mutation("cuda: lengths in a lean kernel", LAUNCH_FORWARD, " ||\n         args.lengths.values != nullptr;", ";"),
+    Mutation("cuda: padding left as it was", ANY, "row != nullptr && t < last; ++t", "row != nullptr && t + 1 < last; ++t"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
     Mutation("recurrent: another order of spikes", "csrc/cpu/level/events.inl", "for (int64_t w = 0; w < count; ++w) {", "for (int64_t w = count - 1; w >= 0; --w) {"),
@@ -178,8 +212,9 @@ def build_cpu(folder: Path) -> None:
     include = Path(torch.__path__[0]) / "include"
     x86 = platform.machine() in ("x86_64", "AMD64")
     levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
-    sources = [f"cpu/{way}_{level}" for way in ("backward", "forward", "recurrent") for level in levels]
-    sources += ["bindings/schema", "bindings/ops_cpu", "bindings/recurrent_cpu"]
+    ways = ("backward", "forward", "events", "recurrent")
+    sources = [f"cpu/{way}_{level}" for way in ways for level in levels]
+    sources += [f"bindings/{name}" for name in ("schema", "ops_cpu", "events_cpu", "recurrent_cpu")]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",
@@ -229,7 +264,9 @@ def caught(mutation: Mutation) -> str | None:
         elif not mutation.name.startswith("cuda:"):
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
-            tests = [f"tests/test_{name}.py" for name in ("numpy", "lif", "halves", "family", "fuzz")]
+            events = mutation.name.startswith("events:")
+            names = ("numpy", "lif", "floor", "li", "halves", "family", "lengths", "fuzz")
+            tests = [f"tests/test_{name}.py" for name in (("events", "packed") if events else names)]
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],

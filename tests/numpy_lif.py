@@ -7,7 +7,7 @@ forms of the literature instead of from automatic differentiation. One neuron pe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class Neuron:
     alpha: Array | None = None
     kappa: Array | None = None
     rho: Array | None = None
+    v_min: Array | None = None
     reset: str = "subtract"
     delay_reset: bool = False
     detach_reset: bool = False
@@ -43,6 +44,39 @@ class Result:
     states: dict[str, Array]
     gradients: dict[str, Array]
     terms: dict[str, Array]
+
+
+def run_padded(
+    neuron: Neuron,
+    x: Array,
+    states: dict[str, Array],
+    grads: dict[str, Array],
+    lengths: NDArray[np.int64],
+) -> Result:
+    """The same of neurons with ``lengths`` of their own, [N]: those of one length at a time, cut to it."""
+    series = ("spikes", "trace", "trace_before_reset")
+    whole = Result({}, {}, {}, {})
+    for length in np.unique(lengths):
+        those = lengths == length
+        own = {
+            part.name: value[those]
+            for part in fields(neuron)
+            if isinstance(value := getattr(neuron, part.name), np.ndarray)
+        }
+        found = run(
+            replace(neuron, **own),
+            x[:length, those],
+            {name: state[those] for name, state in states.items()},
+            {name: grad[:length, those] if name in series else grad[those] for name, grad in grads.items()},
+        )
+        for group in fields(whole):
+            into = getattr(whole, group.name)
+            for name, part in getattr(found, group.name).items():
+                if part.ndim == 1:
+                    into.setdefault(name, np.zeros(x.shape[1:], part.dtype))[those] = part
+                else:
+                    into.setdefault(name, np.zeros(x.shape, part.dtype))[:length, those] = part
+    return whole
 
 
 def run(
@@ -71,6 +105,7 @@ def run(
 
     # Forward, keeping all that backward needs.
     kept: list[dict[str, Array]] = []
+    sum_v = zeros.copy()
     count, alive, first = zeros.copy(), np.ones(size, dtype), zeros.copy()
     spikes, trace, trace_before = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     for t in range(steps):
@@ -95,12 +130,16 @@ def run(
             v = u - level * s
         else:
             v = np.where(s == 1, v_reset, u)
+        step["held"] = zeros > one if n.v_min is None else ~(v >= n.v_min)
+        if n.v_min is not None:
+            v = np.maximum(v, n.v_min)
         if n.rho is not None:
             b = n.rho * b + s
         if n.refractory:
             q = np.where(s == 1, dtype.type(n.refractory), np.maximum(q - one, zero))
         kept.append(step | {"u": u, "s": s, "level": level})
         spikes[t], trace[t], trace_before[t] = s, v, u
+        sum_v = sum_v + v
         count = count + s
         alive = alive * (one - s)
         first = first + alive
@@ -120,10 +159,14 @@ def run(
         return grads[name][t] if name in grads else zeros
 
     grad_x = np.empty_like(x)
-    a = grads.get("final membrane", zeros).copy()
+    a = grads.get("final membrane", zeros) + grads.get("trace_last", zeros)
+    peak = trace.argmax(0) if steps else zeros  # the first of the largest, and NaN above all
+    to_mean = grads.get("trace_mean", zeros) / dtype.type(max(steps, 1))
     ai = grads.get("final current", zeros).copy()
     ab = grads.get("final adaptation", zeros).copy()
     same_for_all = grads.get("count", zeros)
+    if "total" in grads:
+        same_for_all = same_for_all + dtype.type(grads["total"])
     if "rate" in grads:
         same_for_all = same_for_all + grads["rate"] / dtype.type(max(steps, 1))
     detached = n.detach_reset or n.delay_reset
@@ -142,6 +185,8 @@ def run(
         if n.kappa is not None:
             g = g + ab
         a = a + incoming("trace", t)
+        a = a + np.where(peak == t, grads.get("trace_max", zeros), zero)
+        a = np.where(k["held"], zero, a + to_mean)
         h = np.where(silent, zero, n.surrogate(u - level))
         e = g
         if n.reset == "subtract" and not detached:
@@ -184,6 +229,10 @@ def run(
             "count": count,
             "rate": count / dtype.type(max(steps, 1)),
             "first_spike": first,
+            "trace_max": trace.max(0) if steps else zeros,
+            "trace_mean": sum_v / dtype.type(max(steps, 1)),
+            "trace_last": v,
+            "total": np.asarray(spikes.sum(dtype=np.float64)),
             "trace": trace,
             "trace_before_reset": trace_before,
         },

@@ -209,7 +209,27 @@ def test_target_version(version: str, target: str) -> None:
     assert lif_build.target_version(version) == target
 
 
+def test_the_oldest_torch_is_that_of_the_build_unless_asked() -> None:
+    assert lif_build.oldest_torch({}, "2.13.0+cpu") == "2.13"
+    assert lif_build.oldest_torch({"LIF_CUDA_FOR_TORCH": "2.11"}, "2.13.0+cpu") == "2.11"
+    assert lif_build.oldest_torch({"LIF_CUDA_FOR_TORCH": ""}, "2.14.1") == "2.14"
+
+
+@pytest.mark.parametrize("asked", ["2.10", "2.14", "2.11.0", "2", "newest", "0x020b"])
+def test_another_oldest_torch_is_refused(asked: str) -> None:
+    with pytest.raises(BuildError, match=f"LIF_CUDA_FOR_TORCH must be .* from 2.11 to 2.13.*got '{asked}'"):
+        lif_build.oldest_torch({"LIF_CUDA_FOR_TORCH": asked}, "2.13.0+cpu")
+
+
 class TestBackend:
+    def test_an_old_setuptools_is_named(self) -> None:
+        lif_backend.check_setuptools("77.0.1")
+        with pytest.raises(SystemExit, match="setuptools 77 or newer, and here is 65.5.0. Run `pip install"):
+            lif_backend.check_setuptools("65.5.0")
+
+    def test_what_is_asked_of_setuptools_is_checked(self) -> None:
+        assert f'"setuptools>={lif_backend.SETUPTOOLS_MINIMUM}"' in (ROOT / "pyproject.toml").read_text()
+
     @staticmethod
     def install_torch(folder: Path, version: str) -> str:
         info = folder / f"torch-{version}.dist-info"
@@ -303,7 +323,7 @@ class TestBackend:
         hooks = ("prepare_metadata_for_build_wheel", "prepare_metadata_for_build_editable")
         stub = next(isolated.glob("lib/python*/site-packages")) / "setuptools"
         stub.mkdir()
-        (stub / "__init__.py").touch()
+        (stub / "__init__.py").write_text('__version__ = "77.0"\n')
         (stub / "build_meta.py").write_text(
             "".join(f"{name} = None\n" for name in (*hooks, "build_wheel", "build_editable", "build_sdist"))
         )
@@ -373,4 +393,4 @@ class TestSetup:
     def test_commands_that_compile_nothing_decide_nothing(self) -> None:
         done = self.run("--version", LIF_CUDA_BUILD="gpu")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.strip().endswith("0.1.0")
+        assert done.stdout.strip().endswith(metadata.version("lif_cuda"))

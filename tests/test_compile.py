@@ -28,7 +28,11 @@ LAYERS: list[tuple[str, Callable[[], nn.Module], Callable[[int], Tensor]]] = [
     (
         "readouts",
         lambda: LIF(
-            9, steps=7, output=("count", "rate", "first_spike", "total"), decay_input=True, learn_beta=True
+            9,
+            steps=7,
+            output=("count", "rate", "first_spike", "total", "trace_max", "trace_mean", "trace_last"),
+            decay_input=True,
+            learn_beta=True,
         ),
         lambda b: torch.randn(b, 9),
     ),
@@ -227,14 +231,26 @@ def test_recomputation_in_compiled_code(how: str) -> None:
 
 
 NUMBERS = {"v_reset": 0.0, "alpha": 0.5, "kappa": 0.1, "rho": 0.5, "slope": 0.7}
+
+
+def asked(*names: str) -> int:
+    """The outputs of lif_forward of these names."""
+    return sum(_ops.OUTPUTS[name] for name in names)
+
+
 RAW: list[dict[str, Any]] = [
-    {"asked": 1 | 128},
-    {"asked": 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128, "reset": 1},
-    {"asked": 1 | 128 | 256 | 512 | 1024 | 2048, "traits": 8 | 16, "refractory": 2, "checkpoint_every": 3},
-    {"asked": 1 | 128, "time_dim": 1},
-    {"asked": 1 | 128, "time_dim": 1, "time_first": True},
-    {"asked": 2, "steps": 9},
-    {"asked": 1 | 4096},
+    {"asked": asked("spikes", "membrane")},
+    {"asked": asked(*_ops.INCOMING[:-2], "total", "peak"), "reset": 1},
+    {
+        "asked": asked("spikes", *_ops.STATES, "checkpoints"),
+        "traits": 8 | 16,
+        "refractory": 2,
+        "checkpoint_every": 3,
+    },
+    {"asked": asked("spikes", "membrane"), "time_dim": 1},
+    {"asked": asked("spikes", "membrane"), "time_dim": 1, "time_first": True},
+    {"asked": asked("count"), "steps": 9},
+    {"asked": asked("spikes", "bits")},
 ]
 
 

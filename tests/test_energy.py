@@ -109,3 +109,29 @@ def test_bad_firing_rates() -> None:
         energy.firing_rate(101, 2, 5, 10)
     with pytest.raises(ValueError, match="one entry per layer"):
         energy.mean_rate([0.1], [1, 2])
+
+
+def test_executed_additions_are_the_honest_ones() -> None:
+    """What the layer counted is what its spikes make."""
+    torch.manual_seed(0)
+    model, steps, images = SNNClassifier(12, 8, 3), 6, 5
+    x = 2 * torch.randn(images, 12)
+    with torch.no_grad(), energy.count_additions(model) as additions:
+        model(x, num_steps=steps)
+        spikes = int(model.lif1(model.fc1(x), steps=steps).count())
+    assert additions.by_layer() == {"fc2": 8 * spikes} and spikes > 0
+    found = energy.executed((12, 8, 8, 3), images, additions.total())
+    rate = energy.firing_rate(spikes, images, steps, 8)
+    assert found.additions == pytest.approx(energy.honest((12, 8, 8, 3), steps, [rate, 0.0]).sops)
+    assert found.macs == 12 * 8 + 8 * 3
+    assert found.energy == pytest.approx(found.macs + found.additions / 5)
+    assert found.saving_percent == pytest.approx(100 * (1 - found.energy / (12 * 8 + 64 + 24)))
+
+
+def test_executed_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="sizes must be those of four layers"):
+        energy.executed((12, 8, 3), 1, 0)
+    with pytest.raises(ValueError, match="images must be at least 1, got 0"):
+        energy.executed(SIZES, 0, 0)
+    with pytest.raises(ValueError, match="additions must be at least 0, got -1"):
+        energy.executed(SIZES, 1, -1)

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lif_cuda import LIF, NeuronState, ReferenceLIF, _ops, functional, reference
 from lif_cuda.models import SNNClassifier
-from lif_cuda.surrogate import FastSigmoid
+from lif_cuda.surrogate import FastSigmoid, StraightThrough
 
 X = torch.zeros(4, 3, 5)
 
@@ -130,6 +130,25 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"v_reset must have the dtype of x.*got torch\.float64; convert it with \.to\(torch\.float32\)",
     ),
     ("gain length", {"gain": torch.ones(4)}, ValueError, r"gain must broadcast.*\(3, 5\), got shape \(4,\)"),
+    ("v_min inf", {"v_min": float("-inf")}, ValueError, r"v_min must be a finite number, got -inf"),
+    (
+        "v_min length",
+        {"v_min": torch.ones(4)},
+        ValueError,
+        r"v_min must broadcast.*\(3, 5\), got shape \(4,\)",
+    ),
+    (
+        "v_min of a gradient",
+        {"v_min": torch.zeros(5, requires_grad=True)},
+        ValueError,
+        r"v_min must not require a gradient, because a floor is not learned; pass v_min\.detach\(\)",
+    ),
+    (
+        "v_min in bits",
+        {"v_min": 0.0, "save": "bits", "surrogate": StraightThrough()},
+        ValueError,
+        r"v_min must be None with save='bits', which does not keep where the floor held; use save='input'",
+    ),
     ("alpha str", {"alpha": "0.5"}, TypeError, r"alpha must be a number or a tensor, got str"),
     ("kappa nan", {"kappa": float("nan"), "rho": 0.5}, ValueError, r"kappa must be a finite number, got nan"),
     ("kappa bool", {"kappa": True, "rho": 0.5}, TypeError, r"kappa must be a number or a tensor, got bool"),
@@ -248,6 +267,61 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"surrogate must be an object of lif_cuda\.surrogate",
     ),
     ("surrogate class", {"surrogate": FastSigmoid}, TypeError, r"surrogate must be an object"),
+    (
+        "lengths list",
+        {"lengths": [4, 2, 1]},
+        TypeError,
+        r"lengths must be a torch\.Tensor of int64, got list",
+    ),
+    (
+        "lengths dtype",
+        {"lengths": torch.ones(3, dtype=torch.int32)},
+        TypeError,
+        r"lengths must have dtype int64, got torch\.int32; convert it with lengths\.long\(\)",
+    ),
+    (
+        "lengths shape",
+        {"lengths": torch.ones(4).long()},
+        ValueError,
+        r"lengths must have .* each of the 3 samples of x, .*: shape \(3,\), got \(4,\)",
+    ),
+    (
+        "lengths, batch first",
+        {"lengths": torch.ones(3).long(), "time_dim": 1},
+        ValueError,
+        r"lengths must have .* each of the 4 samples of x, .*: shape \(4,\), got \(3,\)",
+    ),
+    ("lengths dims", {"lengths": torch.ones(3, 5).long()}, ValueError, r"lengths must .*got \(3, 5\)"),
+    (
+        "lengths without a batch",
+        {"x": X[:, 0, 0], "lengths": torch.ones(1).long()},
+        ValueError,
+        r"lengths needs a batch, the first axis of x beside time; x has none, got shape \(4,\)",
+    ),
+    (
+        "lengths device",
+        {"lengths": torch.ones(3, dtype=torch.int64, device="meta")},
+        ValueError,
+        r"lengths must be on the device of x, cpu, got meta; move it with \.to\('cpu'\)",
+    ),
+    (
+        "lengths > T",
+        {"lengths": torch.tensor([4, 5, 0])},
+        ValueError,
+        r"lengths must be in \[0, 4\], .*, got 5; pad x .* lengths\.clamp\(0, 4\)",
+    ),
+    (
+        "lengths < 0",
+        {"lengths": torch.tensor([-2, 5, 0])},
+        ValueError,
+        r"lengths must be in \[0, 4\], the time steps that there are, got -2",
+    ),
+    (
+        "lengths > steps",
+        {"lengths": torch.tensor([7, 8, 0, 0]), "steps": 7},
+        ValueError,
+        r"lengths must be in \[0, 7\], .*, got 8",
+    ),
 ]
 
 
@@ -360,6 +434,12 @@ def test_models() -> None:
         model(torch.zeros(2, 6), num_steps=-1)
 
 
+@pytest.mark.parametrize("cls", [LIF, ReferenceLIF])
+def test_lengths_of_a_step(cls: type[LIF]) -> None:
+    with pytest.raises(TypeError, match=r"lengths is for calls of several steps, and step runs one: call"):
+        cls().step(X[0], lengths=torch.ones(3).long())  # type: ignore[arg-type]
+
+
 def test_stateful_layers() -> None:
     layer = LIF(stateful=True)
     with pytest.raises(ValueError, match=r"membrane must be None for a stateful layer.*reset_state"):
@@ -368,7 +448,9 @@ def test_stateful_layers() -> None:
         LIF().reset_state()
 
 
-BETA, MEMBRANE = _ops.FIRST_PARAMETER, 0
+BETA, MEMBRANE, LENGTHS = _ops.FIRST_PARAMETER, 0, _ops.LENGTHS
+LONGS = torch.arange(1, 7)
+OUTPUTS = _ops.OUTPUTS
 # Tensors by their slots, numbers by their names.
 Change = dict[Any, Any]
 RAW_CALLS: list[tuple[str, Change, str]] = [
@@ -388,10 +470,23 @@ RAW_CALLS: list[tuple[str, Change, str]] = [
     ("reset", {"reset": 3}, "unknown reset 3"),
     ("refractory", {"refractory": -1}, "refractory must be at least 0"),
     ("delayed", {"traits": 2, "refractory": 1}, "a delayed reset has no refractory"),
-    ("state it has not", {"asked": 256}, "a final state that the neuron does not have"),
-    ("checkpoints", {"asked": 2048}, "checkpoint_every must be above 0"),
-    ("bits", {"asked": 4096, "traits": 8}, "bits are for neurons with a membrane only"),
-    ("bits, to zero", {"asked": 4096, "reset": 1}, "bits do not hold the membrane"),
+    ("state it has not", {"asked": OUTPUTS["current"]}, "a final state that the neuron does not have"),
+    ("checkpoints", {"asked": OUTPUTS["checkpoints"]}, "checkpoint_every must be above 0"),
+    ("bits", {"asked": OUTPUTS["bits"], "traits": 8}, "bits are for neurons with a membrane only"),
+    ("bits, to zero", {"asked": OUTPUTS["bits"], "reset": 1}, "bits do not hold the membrane"),
+    ("bits, a floor", {"asked": OUTPUTS["bits"], "traits": _ops.FLOORED}, "where a floor held"),
+    ("no largest", {"asked": OUTPUTS["trace_max"], "x": X[:0]}, "the largest of no membranes"),
+    ("no step", {"asked": OUTPUTS["peak"]}, "the step of the largest goes with it"),
+    ("lengths dtype", {LENGTHS: torch.ones(3, 1)}, "lengths must have dtype int64"),
+    ("lengths strided", {LENGTHS: LONGS[::2, None]}, "lengths must be contiguous"),
+    ("lengths shape", {LENGTHS: LONGS[:4, None]}, "must repeat evenly"),
+    ("lengths in a row", {LENGTHS: LONGS[:3, None]}, "lengths must be the same for all inner neurons"),
+    (
+        "lengths > T",
+        {LENGTHS: LONGS[:3, None] + 2, "time_dim": 1, "x": X.movedim(0, 1)},
+        "lengths must be in",
+    ),
+    ("lengths < 0", {LENGTHS: LONGS[:3, None] - 2, "time_dim": 1, "x": X.movedim(0, 1)}, "got -1"),
 ]
 
 
@@ -409,7 +504,7 @@ def test_raw_operators_keep_their_hands_off_other_memory(change: Change, message
 
 @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
 @pytest.mark.parametrize(
-    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 10 entries, got 9")]
+    ("place", "message"), [(2, "ints must have 8 entries, got 7"), (5, "floats must have 11 entries, got 10")]
 )
 def test_short_lists(name: str, place: int, message: str) -> None:
     arguments: list[Any] = [*raw_arguments(X)]

@@ -36,6 +36,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"detach_reset": True, "kappa": 0.4, "rho": 0.7, "gain": 0.8},
     {"detach_reset": True, "delay_reset": True, "rest": 0.1},
     {"detach_reset": True, "delay_reset": True, "reset": "zero", "v_reset": 0.2, "alpha": 0.6},
+    {"v_min": -0.3},
+    {"v_min": 0.1, "reset": "zero", "v_reset": 0.2, "refractory": 1},
+    {"v_min": 0.0, "reset": "none", "alpha": 0.6},
+    {"v_min": -0.3, "detach_reset": True, "delay_reset": True},
 ]
 
 
@@ -102,9 +106,10 @@ class SmoothReset(torch.autograd.Function):
 @pytest.mark.parametrize(
     "outputs", ["spikes", ("count", "first_spike", "trace", "trace_before_reset")], ids=str
 )
+@pytest.mark.parametrize("lengths", [None, torch.tensor([2, 5, 4])], ids=["whole", "padded"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(o) or "plain")
 def test_the_reference_differentiates_what_it_computes(
-    options: dict[str, Any], outputs: Any, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], lengths: Tensor | None, outputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spikes = FrozenResets()
     detached = "detach_reset" in options
@@ -126,7 +131,15 @@ def test_the_reference_differentiates_what_it_computes(
             state["silence"] = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
         membrane: Any = NeuronState(**state) if len(state) > 1 else state["membrane"]
         out, final = reference.lif(
-            x, beta, threshold, membrane, output=outputs, surrogate=SURROGATE, **parameters, **plain
+            x,
+            beta,
+            threshold,
+            membrane,
+            output=outputs,
+            surrogate=SURROGATE,
+            lengths=lengths,
+            **parameters,
+            **plain,
         )
         found = out if isinstance(out, tuple) else (out,)
         ends = [s for s in final if s is not None] if isinstance(final, tuple) else [final]

@@ -212,7 +212,9 @@ def test_the_command_line() -> None:
     [
         ("LIF_CUDA_SIMD", "baseline", "baseline in use"),
         ("LIF_CUDA_AUTOGRAD", "python", "recorded in Python, as LIF_CUDA_AUTOGRAD=python asks"),
-        ("LIF_CUDA_AUTOGRAD", "cpp", "recorded in C++"),
+        ("LIF_CUDA_AUTOGRAD", "cpp", "recorded in C++\n"),
+        ("LIF_CUDA_DISPATCHER", "auto", "recorded in C++\n"),
+        ("LIF_CUDA_DISPATCHER", "always", "each operator through the dispatcher"),
     ],
 )
 def test_what_the_environment_asks_for(variable: str, value: str, said: str, tmp_path: Path) -> None:

@@ -14,9 +14,16 @@ import pytest
 from _compile import CSRC, compile_source, cxx
 
 from lif_cuda import _ops, surrogate
+from lif_cuda._parameters import LEARNABLE
 
-INPUTS = ("state", "parameter", "table", "checkpoints", "bits", "first_spike", "grad", "count")
-PLACES = (0, _ops.FIRST_PARAMETER, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE)
+INPUTS = (
+    *("state", "parameter", "lengths", "table", "checkpoints", "bits", "first_spike", "peak", "grad"),
+    "count",
+)
+PLACES = (
+    *(0, _ops.FIRST_PARAMETER, _ops.LENGTHS, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE),
+    _ops.PEAK,
+)
 READOUTS = {
     "Spikes": "spikes",
     "Count": "count",
@@ -24,6 +31,8 @@ READOUTS = {
     "FirstSpike": "first_spike",
     "Trace": "trace",
     "TraceBefore": "trace_before_reset",
+    "TraceMax": "trace_max",
+    "TraceMean": "trace_mean",
 }
 STATES = {"kMembrane": "membrane", "kCurrent": "current", "kAdaptation": "adaptation", "kSilence": "silence"}
 PARAMETERS = {
@@ -34,6 +43,7 @@ PARAMETERS = {
     "kAlpha": "alpha",
     "kKappa": "kappa",
     "kRho": "rho",
+    "kFloor": "v_min",
 }
 SHAPES = {
     "fast_sigmoid": (surrogate.FastSigmoid, surrogate.SuperSpike, surrogate.SoftSign),
@@ -56,13 +66,16 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         "kSynapse": _ops.SYNAPSE,
         "kAdaptive": _ops.ADAPTIVE,
         "kDecayInput": _ops.DECAY_INPUT,
+        "kFloored": _ops.FLOORED,
     },
     ("bindings/interface.h", "Output"): {
         **{f"k{cpp}": _ops.OUTPUTS[python] for cpp, python in READOUTS.items()},
         "kTotal": _ops.OUTPUTS["total"],
+        "kPeak": _ops.OUTPUTS["peak"],
         "kFinalState": _ops.OUTPUTS[_ops.STATES[0]],
         "kCheckpoints": _ops.OUTPUTS["checkpoints"],
         "kBits": _ops.OUTPUTS["bits"],
+        "kPacked": _ops.OUTPUTS["packed"],
     },
     ("bindings/interface.h", "Incoming"): {
         **{f"kOf{cpp}": _ops.INCOMING.index(python) for cpp, python in READOUTS.items()},
@@ -87,7 +100,7 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         **{cpp: _ops.PARAMETERS.index(python) for cpp, python in PARAMETERS.items()},
         "kParameters": len(_ops.PARAMETERS),
     },
-    ("neuron/params.h", ""): {"kStepsOfWord": _ops.STEPS_OF_WORD},
+    ("neuron/params.h", ""): {"kStepsOfWord": _ops.STEPS_OF_WORD, "kLearnable": len(LEARNABLE)},
     ("neuron/step.h", "Reset"): _ops.RESETS,
     ("neuron/step.h", "StateName"): {
         **{cpp: _ops.STATES.index(python) for cpp, python in STATES.items()},
@@ -165,7 +178,7 @@ def test_states_and_parameters_come_in_one_order() -> None:
     assert [_ops.OUTPUTS[name] for name in _ops.STATES] == [first << i for i in range(len(_ops.STATES))]
     smooth = _ops.STATES[:SMOOTH_STATES]
     assert _ops.INCOMING[-SMOOTH_STATES:] == smooth
-    assert ("x", *smooth, *_ops.PARAMETERS) == _ops.WANTED
+    assert ("x", *smooth, *LEARNABLE) == _ops.WANTED and _ops.PARAMETERS[: len(LEARNABLE)] == LEARNABLE
     assert _ops.FLOATS[: len(_ops.PARAMETERS)] == _ops.PARAMETERS
 
 

@@ -14,7 +14,7 @@ from _equal_surrogates import SURROGATES, our_surrogate
 from _equality import CLOSE, GRADIENTS_APART, LEARNED_APART, difference, drawn, layer_runner, runner
 from _equals import EQUALS, PACKAGES, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 
-from lif_cuda import CurrentLIF, NeuronState
+from lif_cuda import LI, CurrentLIF, NeuronState
 
 SHAPE = (50, 8, 65)
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
@@ -92,7 +92,9 @@ def first_gain(equal: Equal) -> float:
 
 
 # Those that an input can lead to their threshold without a rounding.
-EVEN = [equal for equal in EQUALS if first_gain(equal) in (1.0, 0.5, 0.25) and "trace" not in equal.ours]
+EVEN = [
+    equal for equal in EQUALS if first_gain(equal) in (1.0, 0.5, 0.25) and not equal.ours.startswith("LI(")
+]
 
 
 @pytest.mark.parametrize("equal", EVEN, ids=str)
@@ -104,6 +106,22 @@ def test_a_membrane_that_meets_its_threshold(equal: Equal) -> None:
     other = replace(equal, ours=without(equal.ours, "strict")).our_layer(strict="strict" not in equal.ours)
     assert torch.equal(layer_runner(equal.our_layer())(x), theirs)
     assert torch.equal(layer_runner(other)(x), 1 - theirs)
+
+
+def test_readouts_of_membranes() -> None:
+    """What is taken of the membranes of all steps there, the layer returns without them."""
+    needs("snnTorch")
+    x, _ = drawn((30, 4, 7), 1.0)
+    neuron = evaluated("snnTorch", 'snn.Leaky(beta=0.9, reset_mechanism="none")')
+    mem, membranes = neuron.reset_mem(), []
+    for x_t in x:
+        _, mem = neuron(x_t, mem)
+        membranes.append(mem)
+    trace = torch.stack(membranes)
+    for output, expected in (("trace", trace), ("last", trace[-1]), ("max", trace.max(0)[0])):
+        assert torch.equal(LI(beta=0.9, output=output, return_state=False)(x), expected)
+    mean = LI(beta=0.9, output="mean", return_state=False)(x)
+    torch.testing.assert_close(mean, trace.mean(0), rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("unequal", UNEQUALS, ids=str)
@@ -211,6 +229,8 @@ def test_the_code_of_the_page(library: str, there: str, here: str) -> None:
     results = []
     for code in (there, here):
         scope: dict[str, Any] = {"torch": torch, "x": x.clone().requires_grad_()}
+        if "lif_cuda.convert(" in code:
+            exec(there, scope)  # the network that is converted
         exec(code, scope)
         results.append(scope)
     theirs, ours = results

@@ -409,3 +409,40 @@ def test_spikes_written_past_the_caches(ahead: int, threads: int) -> None:
     assert torch.equal(membrane, final)
     # In rows that begin anywhere in a cache line.
     assert torch.equal(functional.lif(x[:, 3:], 0.9)[0], expected[:, 3:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("output", ["total", ("total",), ("spikes", "total"), ("count", "rate", "total")])
+def test_the_total_is_differentiated_as_the_sum_of_all_spikes(output: object, dtype: torch.dtype) -> None:
+    x = (torch.randn(40, 3, 67) * 0.6 + 0.2).to(dtype)
+    gradients = []
+    for asked in (output, "count"):  # whose gradient is not of x's 16 bits
+        leaf = x.clone().requires_grad_()
+        out, _ = functional.lif(leaf, 0.9, output=asked)
+        total = out if asked == "total" else out.double().sum() if asked == "count" else out.total
+        assert total.dtype == torch.float64 and total.shape == () and total > 100
+        (0.25 * total / leaf.numel()).backward()
+        assert leaf.grad.abs().sum() > 0
+        gradients.append(leaf.grad)
+    assert_identical(*gradients, "gradient of x")
+
+
+def test_a_penalty_on_the_total_lowers_the_firing_rate() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(20, 16, 12)
+    target = torch.randint(0, 4, (16,))
+    rates = {}
+    for strength in (0.0, 5.0):
+        torch.manual_seed(1)
+        hidden = torch.nn.Linear(12, 64)
+        out = torch.nn.Linear(64, 4)
+        optimizer = torch.optim.Adam([*hidden.parameters(), *out.parameters()], lr=0.01)
+        for _ in range(60):
+            (counts, total), _ = functional.lif(hidden(x), 0.9, 0.5, output=("count", "total"))
+            rate = total / (len(x) * counts.numel())
+            loss = torch.nn.functional.cross_entropy(out(counts), target) + strength * rate
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        rates[strength] = float(rate.detach())
+    assert rates[0.0] > 0.1 and rates[5.0] < 0.5 * rates[0.0], rates

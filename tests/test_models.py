@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lif_cuda import LIF, ReferenceLIF
+from lif_cuda import LIF, ReferenceLIF, SpikeLinear
 from lif_cuda.models import ANNClassifier, SNNClassifier
 
 LAYERS: list[Any] = [LIF, ReferenceLIF]
@@ -120,3 +120,35 @@ def test_options_reach_the_layers(layer: Any) -> None:
     for lif in (model.lif1, model.lif2):
         assert lif.detach_reset and lif.threshold == 0.7
         torch.testing.assert_close(lif.beta, torch.full((3,), 0.5))
+
+
+def test_events_and_dense_are_one_network() -> None:
+    """The same weights, and the same numbers but for the order of the second Linear's sums."""
+    torch.manual_seed(3)
+    events = SNNClassifier(20, 80, 10)
+    torch.manual_seed(3)
+    dense = SNNClassifier(20, 80, 10, linear="dense")
+    assert list(events.state_dict()) == list(dense.state_dict())
+    for key, value in events.state_dict().items():
+        assert torch.equal(value, dense.state_dict()[key]), key
+    assert isinstance(events.fc2, SpikeLinear) and not isinstance(dense.fc2, SpikeLinear)
+    assert events.lif1.output == "packed" and dense.lif1.output == "spikes"
+    x, labels = 2 * torch.randn(9, 20, dtype=torch.float64), torch.arange(9)
+    found = []
+    for model in (events.double(), dense.double()):
+        loss = torch.nn.functional.cross_entropy(model(x), labels)
+        found.append([model(x), *torch.autograd.grad(loss, [*model.parameters()])])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_events_are_dense_elsewhere() -> None:
+    """On another device than the CPU the first layer writes no bits; back on it, it does."""
+    model = SNNClassifier(20, 80, 10).to("meta")
+    assert model.lif1.output == "spikes"
+    assert model.to_empty(device="cpu").lif1.output == "packed"
+
+
+def test_a_wrong_linear_is_named() -> None:
+    with pytest.raises(ValueError, match="linear must be one of 'events', 'dense'; got 'sparse'"):
+        SNNClassifier(linear="sparse")  # type: ignore[arg-type]

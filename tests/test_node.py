@@ -6,7 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -180,6 +180,7 @@ def test_wrong_arguments_raise() -> None:
         series(5, 2, 7),
         Parameters(torch.full((7,), 0.9), 1.0),
         None,
+        None,
         CallOptions(surrogate=Rectangle(1.0)),
         None,
     ).node
@@ -238,6 +239,29 @@ def test_the_dispatcher_is_passed_by(around: Callable[[], Any], dispatched: bool
             out.sum().backward()
     assert called == ([0, 1] if dispatched else [])
     assert torch.equal(out, x * 2 if dispatched else expected)
+
+
+@pytest.fixture
+def dispatched() -> Iterator[None]:
+    """As with LIF_CUDA_DISPATCHER=always."""
+    _autograd.pass_the_dispatcher_by(False)
+    yield
+    _autograd.pass_the_dispatcher_by(True)
+
+
+@needs_node
+def test_the_switch_sends_all_through_the_dispatcher(dispatched: None) -> None:
+    test_the_dispatcher_is_passed_by(nullcontext, dispatched=True)
+
+
+def test_the_switch_has_two_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = _build_facts.always_dispatches.__wrapped__
+    for value, always in (("", False), ("auto", False), ("always", True)):
+        monkeypatch.setenv("LIF_CUDA_DISPATCHER", value)
+        assert choose() is always
+    monkeypatch.setenv("LIF_CUDA_DISPATCHER", "never")
+    with pytest.raises(ImportError, match="LIF_CUDA_DISPATCHER must be one of auto, always, got 'never'"):
+        choose()
 
 
 @needs_node

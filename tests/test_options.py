@@ -45,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "beta": 0.4,
     "threshold": 0.3,
     "gain": 0.7,
+    "v_min": -0.2,
 }
 
 
@@ -53,7 +54,8 @@ SETTINGS: dict[str, Any] = {
 def test_what_is_set_takes_effect(cls: type[LIFModule], name: str) -> None:
     """As if the layer had been made with it; also after the layer has been called, and copied."""
     value = SETTINGS[name]
-    layer, made = cls(), cls(**{name: value})
+    made = cls(**{name: value})
+    layer = cls(v_min=-1.0) if name == "v_min" else cls()
     layer(series(6, 2, 7))
     layer = copy.deepcopy(layer)
     setattr(layer, name, value)
@@ -193,7 +195,7 @@ def test_the_lists_of_options_are_one() -> None:
     assert keywords == held
     for function in (functional.lif, reference.lif):
         spelled = inspect.signature(function).parameters
-        assert set(spelled) == {"x", "membrane", *Parameters._fields, *CallOptions._fields}
+        assert set(spelled) == {"x", "membrane", "lengths", *Parameters._fields, *CallOptions._fields}
     for cls in (LIF, ReferenceLIF, IF, CurrentLIF, AdaptiveLIF):
         own = {"num_neurons", *Parameters._fields, *CallOptions._fields, *LayerChoices._fields}
         assert set(inspect.signature(cls).parameters) == own - ({"beta"} if cls is IF else set()), cls
@@ -275,6 +277,12 @@ GRADED: list[tuple[str, dict[str, Any]]] = [
     ("v_reset", {"reset": "zero"}),
     ("alpha", {}),
 ]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_floor_that_learns_elsewhere_is_refused(cls: type[LIFModule]) -> None:
+    with pytest.raises(ValueError, match=r"Pass v_min\.detach\(\): it is not learned"):
+        cls(7, v_min=nn.Parameter(torch.zeros(7)))
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -142,7 +142,7 @@ def words(figure: Figure) -> str:
 
 def test_no_text_overlaps_another_or_is_cut_off() -> None:
     drawn = all_figures()
-    assert len(drawn) == 9
+    assert len(drawn) == 10
     for name, figure in drawn.items():
         assert faults(figure) == [], name
         assert figure.get_figwidth() == _picture_style.WIDTH
@@ -292,7 +292,7 @@ def test_redraw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.json"
     for results, names in (
         (kernel_results(), {"kernels_rivals.png", "kernels_family.png", "kernels_scaling.png"}),
-        (mnist_results(), {"training_curves.png", "accuracy.png", "energy.png"}),
+        (mnist_results(), {"training_curves.png", "accuracy.png", "energy.png", "firing_rates.png"}),
     ):
         path.write_text(json.dumps(results))
         redraw.main([str(path), str(tmp_path / "drawn")])

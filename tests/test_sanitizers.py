@@ -23,7 +23,8 @@ from _processor import LEVELS, runs, skip_unless_runs
 
 DRIVER = Path(__file__).resolve().parent / "host_cpu" / "driver.cpp"
 BYTES = {"baseline": 0xFF, "avx2": 0x3F, "avx512": 0xA5}  # in fp32 a NaN, 0.75 and -3e-16
-CASES = 4 * 9 * 3 * 4  # types, kinds of neurons, resets and numbers of time steps
+# Types, and of each kinds of neurons, resets and numbers of time steps; sizes and rates of products.
+CASES = 4 * (9 * 3 * 4 + 8 * 3)
 LARGE_CASES = 4 * 2
 
 # At -O0 a level compiles in 80 s and runs in 4, at -O1 in 200 and in 2. The last flag of a kind counts, so it
@@ -94,7 +95,7 @@ class Drivers:
                 for level in reversed(LEVELS):  # the wider, the longer it takes: those first
                     # Sanitized it takes minutes: a level that will not run is linked as it is built.
                     of = build if level in RUN[build] else "plain"
-                    for way in ("backward", "forward"):
+                    for way in ("backward", "forward", "events"):
                         source = CSRC / "cpu" / f"{way}_{level}.cpp"
                         jobs.append(pool.submit(self._compile, source, of, BUILDS[of]))
             objects = [job.result() for job in jobs]

@@ -23,6 +23,8 @@ NEURONS: dict[str, dict[str, Any]] = {
     "zero": {"beta": 1 / 3, "reset": "zero", "v_reset": -0.2, "decay_input": True, "strict": True},
     "delayed": {"delay_reset": True, "detach_reset": True, "strict": True},
     "relatives": {"alpha": 0.7, "kappa": 0.3, "rho": 0.9, "refractory": 3},
+    "floor": {"v_min": -0.4},
+    "floors": {"v_min": torch.linspace(-0.5, 0.1, 7)},
     "tensors": {"beta": torch.full((7,), 0.6), "threshold": 0.4, "learn_threshold": True},
 }
 
@@ -38,7 +40,7 @@ def through_a_file(saved: dict[str, Any]) -> dict[str, Any]:
 
 def other_numbers(options: dict[str, Any]) -> dict[str, Any]:
     """The same kind of neuron with other numbers."""
-    others = {"beta": 0.5, "threshold": 2.0, "alpha": 0.1, "kappa": 0.9, "rho": 0.2}
+    others = {"beta": 0.5, "threshold": 2.0, "alpha": 0.1, "kappa": 0.9, "rho": 0.2, "v_min": 0.3}
     changed = {name: others[name] for name in others if isinstance(options.get(name), float)}
     return options | changed | {"rest": 0.0} | ({"refractory": 1} if "refractory" in options else {})
 
@@ -67,7 +69,7 @@ def test_the_numbers_are_one_tensor_that_equals_itself(cls: type[LIFModule]) -> 
     saved = cls(7, beta=1 / 3, learn_threshold=True, alpha=0.25).state_dict()
     numbers = saved["_extra_state"]
     assert numbers.dtype == torch.float64 and numbers.device.type == "cpu"
-    expected = [1 / 3, math.inf, 0.0, 1.0, 0.25, math.inf, math.inf, *(0.0,) * 6]
+    expected = [1 / 3, math.inf, 0.0, 1.0, 0.25, *(math.inf,) * 3, *(0.0,) * 6]
     assert numbers.tolist() == expected and len(_saved.FIELDS) == len(expected)
     assert torch.equal(numbers, cls(7, beta=1 / 3, learn_threshold=True, alpha=0.25).get_extra_state())
     with torch.device("meta"):
@@ -108,6 +110,8 @@ MISMATCHES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ),
     ("alpha there", {"alpha": 0.5}, {}, "saved by a neuron with alpha=0.5, and this one has none"),
     ("kappa there", {"kappa": 0.5, "rho": 0.1}, {}, "kappa=0.5"),
+    ("floor here", {}, {"v_min": -1.0}, "without a number for v_min, and this one has v_min=-1"),
+    ("floor there", {"v_min": -1.0}, {}, "saved by a neuron with v_min=-1, and this one has none"),
 ]
 
 
@@ -137,7 +141,7 @@ def test_parameters_that_are_tensors_on_one_side_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [torch.zeros(3), [0.9], None, torch.full((13,), math.nan), torch.full((13,), -1.0)], ids=str
+    "wrong", [torch.zeros(3), [0.9], None, torch.full((14,), math.nan), torch.full((14,), -1.0)], ids=str
 )
 def test_what_is_no_set_of_numbers(wrong: Any) -> None:
     layer = LIF(7)

@@ -26,6 +26,8 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "constant, time inside": ((4, 70), {"steps": 7, "time_dim": 1}),
     "family": ((8, 3, 6), {"alpha": 0.7, "kappa": 0.2, "rho": 0.8, "refractory": 1, "strict": True}),
     "counts": ((8, 3, 6), {"output": "count"}),
+    "counts and their sum": ((8, 3, 6), {"output": ("count", "rate", "total")}),
+    "floor": ((8, 3, 6), {"v_min": -0.2, "output": ("spikes", "trace")}),
     "several": ((8, 3, 6), {"output": ("spikes", "trace", "rate", "first_spike")}),
     "table": (
         (8, 3, 6),
@@ -179,6 +181,20 @@ def test_transforms_in_compiled_code(transform: Callable[..., Any]) -> None:
         torch.compile(transform(of), fullgraph=True, backend="aot_eager")(x)
 
 
-def test_the_total_is_not_of_one_sample() -> None:
-    with pytest.raises(NotImplementedError, match='use output="count"'):
-        vmap(lambda x: functional.lif(x, 0.9, output="total", return_state=False))(torch.randn(2, 4, 6))
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("shape", [(9,), (9, 4, 6)], ids=str)
+def test_the_total_of_each_sample(shape: tuple[int, ...], dim: int) -> None:
+    """Of all neurons of a sample, and none of the others."""
+    x = torch.randn(SAMPLES, *shape)
+
+    def of(x: Tensor) -> Tensor:
+        total: Tensor = functional.lif(x, 0.9, output="total", return_state=False)
+        return total
+
+    expected = torch.stack([of(sample) for sample in x])
+    assert expected.dtype == torch.float64 and expected.sum() > 0
+    assert torch.equal(vmap(of, in_dims=dim)(x.movedim(0, dim)), expected)
+    gradients = torch.stack([grad(of)(sample) for sample in x])
+    assert gradients.abs().sum() > 0
+    assert torch.equal(vmap(grad(of), in_dims=dim)(x.movedim(0, dim)), gradients)
+    assert torch.equal(grad(lambda x: vmap(of)(x).sum())(x), gradients)

@@ -46,6 +46,7 @@ py::dict facts() {
   out["compiler"] = compiler();
   out["cpp_standard"] = __cplusplus;
   out["torch"] = LIF_TORCH_VERSION;
+  out["for_torch"] = LIF_FOR_TORCH;
   out["torch_cuda"] = if_given(LIF_TORCH_CUDA);
   out["cuda"] = if_given(LIF_CUDA_VERSION);
   out["cuda_archs"] = if_given(LIF_CUDA_ARCHS);

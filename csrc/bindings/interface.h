@@ -7,15 +7,19 @@
 //   given           the other tensors that there are, in the order of Slot:
 //     state         membrane, synaptic current, adaptation, steps of silence left: [outer..., inner...],
 //                   contiguous, in the state's dtype (float32 for 16-bit x, else x's); absent: zeros
-//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho; absent: the number at its place in
-//                   `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
+//     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho, v_min; absent: the number at its place
+//                   in `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
 //                   from the right over [outer..., inner...] and is 1 only at its ends
+//     lengths       of the samples of a padded batch, in time steps: int64, and else like a parameter. The
+//                   CPU's kernels take one length for all inner neurons, and each in [0, T]
 //     table         of a tabulated surrogate, in the state's dtype
 //     checkpoints   [(T - 1) // checkpoint_every, states, outer..., inner...]: the states before steps
 //                   K, 2K, ...
 //     bits          [ceil(T / 16), outer..., inner...], int32: what stands in for x in backward (params.h),
 //                   which then gives a shape only; no gradient of beta, gain or alpha can be had from them
 //     first_spike   the output of that name; needed for its gradient
+//     peak          what lif_forward returned of that name, the step of the largest membrane; needed for the
+//                   gradient of that
 //     grad          of the outputs, in the order of Incoming, those with a time axis like x: any strides in
 //                   outer and time, dense in the inner axes or one value for all of them
 //   ints            in the order of Int:
@@ -53,13 +57,31 @@ constexpr const char* kBackwardSchema =
 constexpr const char* kDifferentiableSchema =
     "lif(Tensor x, Tensor[] given, int[] ints, SymInt steps, float[] floats) -> Tensor[]";
 
+// Products with spikes, which lie in words of 64 bits along their last axis, int64 to torch (cpu/events.h).
+//
+//   spikes      [..., K], zeros and ones
+//   words       [..., ceil(K / 64)]
+//   like        [..., K]: a shape and a dtype
+//   weight      [N, K], bias [N], grad_y [..., N]
+//
+// spike_pack gives the words, and raises where a spike is neither 0 nor 1; spike_linear y [..., N] and how
+// many spikes there were, int64; spike_gradient the weight's gradient. `like` is where the derivative of the
+// spikes goes: lif_cuda/_events.py and _packed.py register the derivatives.
+constexpr const char* kPackSchema = "spike_pack(Tensor spikes) -> Tensor";
+constexpr const char* kUnpackSchema = "spike_unpack(Tensor words, Tensor like) -> Tensor";
+constexpr const char* kSpikeLinearSchema =
+    "spike_linear(Tensor words, Tensor like, Tensor weight, Tensor? bias) -> Tensor[]";
+constexpr const char* kSpikeGradientSchema =
+    "spike_gradient(Tensor words, Tensor like, Tensor grad_y) -> Tensor";
+
 enum Trait : int64_t {
   kStrict = 1,
   kDelayed = 2,
   kDetachReset = 4,
   kSynapse = 8,
   kAdaptive = 16,
-  kDecayInput = 32  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
+  kDecayInput = 32,  // the gain is 1 - beta; for a beta that is a number, as the state's dtype rounds it
+  kFloored = 64      // there is a v_min
 };
 enum Output : int64_t {
   kSpikes = 1,
@@ -69,9 +91,13 @@ enum Output : int64_t {
   kTrace = 16,
   kTraceBefore = 32,
   kTotal = 64,
-  kFinalState = 128,  // times 2 for each further state
-  kCheckpoints = 2048,
-  kBits = 4096
+  kTraceMax = 128,
+  kTraceMean = 256,
+  kFinalState = 512,  // times 2 for each further state
+  kPeak = 8192,
+  kCheckpoints = 16384,
+  kBits = 32768,
+  kPacked = 65536  // beside kSpikes, on the CPU: words, behind spikes that are a shape without memory
 };
 enum Incoming : size_t {
   kOfSpikes,
@@ -80,6 +106,8 @@ enum Incoming : size_t {
   kOfFirstSpike,
   kOfTrace,
   kOfTraceBefore,
+  kOfTraceMax,
+  kOfTraceMean,
   kOfState,
   kIncoming = kOfState + kSmoothStates
 };
@@ -89,10 +117,12 @@ struct Slot {
   enum : size_t {
     state,
     parameter = state + kStates,
-    table = parameter + kParameters,
+    lengths = parameter + kParameters,
+    table,
     checkpoints,
     bits,
     first_spike,
+    peak,
     grad,
     count = grad + kIncoming
   };

@@ -7,6 +7,7 @@
 // was built with. Beside another, under torch.compile, which traces Python, and under torch.func, the Python
 // functions work. The tests run both.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -15,6 +16,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -56,6 +58,7 @@ struct Call {
   int64_t steps;
   int64_t every;
   int64_t first_spike;                    // the result of that name, or kNone
+  bool peak;                              // whether the step of the largest membrane is kept
   std::vector<int64_t> without_gradient;  // results, in rising order
   bool bits;
 };
@@ -67,6 +70,18 @@ constexpr int64_t kNone = -1;
 struct Kept {
   enum : size_t { steps = Int::count, every, bits, given, count };
 };
+
+// Behind the slots of the gradients, one that no operator takes: that of the total (_ops.TOTAL).
+constexpr int64_t kTotalPlace = Slot::count;
+
+// The gradient of the total as one of each neuron's count: the same number for all, of one element.
+Tensor of_each_neuron(const Tensor& grad, const Tensor& x, int64_t time_dim, int64_t steps) {
+  std::vector<int64_t> features(x.sizes().begin(), x.sizes().end());
+  if (steps < 0) {
+    features.erase(features.begin() + time_dim);
+  }
+  return grad.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).expand(features);
+}
 
 // Tensors that autograd does not see among the arguments of a function.
 struct Unseen {
@@ -101,7 +116,7 @@ int64_t wanted_bit(int64_t slot) {
   if (at < Slot::state + kSmoothStates) {
     return kGradState << (at - Slot::state);
   }
-  const bool parameter = at >= Slot::parameter && at < Slot::table;
+  const bool parameter = at >= Slot::parameter && at < Slot::parameter + kLearnable;
   return parameter ? kGradParameter << (at - Slot::parameter) : 0;
 }
 
@@ -131,7 +146,12 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
       kept = std::move(results.back());
       results.pop_back();
     }
-    variable_list saved{x, kept, call.first_spike == kNone ? Tensor() : results[call.first_spike]};
+    Tensor peak;
+    if (call.peak) {
+      peak = std::move(results.back());
+      results.pop_back();
+    }
+    variable_list saved{x, kept, call.first_spike == kNone ? Tensor() : results[call.first_spike], peak};
     if (call.bits) {
       saved[0] = at::empty({}, x.options()).expand(x.sizes());  // a shape without its memory
     }
@@ -162,7 +182,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     TORCH_CHECK_NOT_IMPLEMENTED(!(recorded && bits), refusals().second_pass_of_bits);
 
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &kept = saved[1], &first = saved[2];
+    const Tensor &x = saved[0], &kept = saved[1], &first = saved[2], &peak = saved[3];
     variable_list given;
     given.reserve(saved.size() + grads.size());
     int64_t present = 0;
@@ -173,7 +193,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     const bool need_x = ctx->needs_input_grad(0);
     int64_t wanted = need_x ? int64_t{kGradX} : 0;
     for (size_t i = 0; i < given_count; ++i) {
-      give(slots[i], saved[3 + i]);
+      give(slots[i], saved[4 + i]);
       wanted |= ctx->needs_input_grad(1 + i) ? wanted_bit(slots[i]) : 0;
     }
     if (kept.defined()) {
@@ -182,11 +202,26 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
     if (first.defined()) {
       give(Slot::first_spike, first);
     }
-    bool any = false;
+    if (peak.defined()) {
+      give(Slot::peak, peak);
+    }
+    std::array<Tensor, kIncoming> arrived;
     for (size_t i = 0; i < grads.size(); ++i) {
-      if (grads[i].defined()) {
+      if (grads[i].defined() && incoming[i] != kTotalPlace) {
+        arrived[static_cast<size_t>(incoming[i]) - Slot::grad] = grads[i];
+      } else if (grads[i].defined()) {
+        const Tensor of_each = of_each_neuron(grads[i], x, time_dim, steps);
+        Tensor& of_count =
+            arrived[kOfCount];  // the results are in order, and so it is there, if it is at all
+        of_count = of_count.defined() ? at::add(of_count, of_each) : of_each;
+      }
+    }
+    bool any = false;
+    for (size_t output = 0; output < kIncoming; ++output) {
+      if (arrived[output].defined()) {
         any = true;
-        give(incoming[i], incoming_rows(grads[i], incoming[i], time_dim, time_first));
+        const auto slot = static_cast<int64_t>(Slot::grad + output);
+        give(slot, incoming_rows(arrived[output], slot, time_dim, time_first));
       }
     }
     variable_list gradients(3 + given_count);  // the first two arguments are no tensors, the third is x
@@ -291,10 +326,11 @@ PYBIND11_MODULE(_node, m) {
       "The messages of what has no derivative.");
   m.def("call_directly", &lif::bindings::call_directly, py::kw_only(), py::arg("device"), py::arg("library"),
         "Call the operators of a device in their library, which is loaded, where nobody else is to hear of "
-        "it.");
+        "it; None: through the dispatcher.");
   py::class_<Call>(m, "Call")
       .def(py::init([](const Ints& ints, const Ints& ints_to_keep, const Floats& floats, const Ints& slots,
-                       const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool bits) {
+                       const Ints& incoming, int64_t steps, int64_t every, int64_t first_spike, bool peak,
+                       bool bits) {
              Ints for_backward = ints;
              for_backward.insert(for_backward.end(),
                                  {steps, every, bits, static_cast<int64_t>(slots.size())});
@@ -307,13 +343,22 @@ PYBIND11_MODULE(_node, m) {
                  for_backward.push_back(incoming[i]);
                }
              }
-             return Call{
-                 ints,         ints_to_keep, floats, list_of(for_backward), list_of(floats),
-                 slots.size(), steps,        every,  first_spike,           std::move(without_gradient),
-                 bits};
+             return Call{ints,
+                         ints_to_keep,
+                         floats,
+                         list_of(for_backward),
+                         list_of(floats),
+                         slots.size(),
+                         steps,
+                         every,
+                         first_spike,
+                         peak,
+                         std::move(without_gradient),
+                         bits};
            }),
            py::kw_only(), py::arg("ints"), py::arg("ints_to_keep"), py::arg("floats"), py::arg("slots"),
-           py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("bits"))
+           py::arg("incoming"), py::arg("steps"), py::arg("every"), py::arg("first_spike"), py::arg("peak"),
+           py::arg("bits"))
       .def(
           "__call__",
           [](const Call& call, const py::handle& x, const py::handle& given) {

@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_torch/utils.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -104,13 +105,18 @@ inline std::vector<Tensor> run(const Operation& op, const Tensor& x, at::TensorL
   return results;
 }
 
-// Take the functions of a backend from its library, which is loaded.
-inline void call_directly(const std::string& device, const std::string& library) {
+// Take the functions of a backend from its library, which is loaded; without one, leave all to the
+// dispatcher.
+inline void call_directly(const std::string& device, const std::optional<std::string>& library) {
   TORCH_CHECK_VALUE(device == "cpu" || device == "cuda", "device must be cpu or cuda, got ", device);
-  void* const loaded = dlopen(library.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-  TORCH_CHECK(loaded != nullptr, library, " is not loaded: load it first, with torch.ops.load_library");
-  const auto* const direct = static_cast<const Direct*>(dlsym(loaded, kDirect));
-  TORCH_CHECK(direct != nullptr, library, " has no ", kDirect, ": give a library of this build's operators");
+  const Direct* direct = nullptr;
+  if (library) {
+    void* const loaded = dlopen(library->c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    TORCH_CHECK(loaded != nullptr, *library, " is not loaded: load it first, with torch.ops.load_library");
+    direct = static_cast<const Direct*>(dlsym(loaded, kDirect));
+    TORCH_CHECK(direct != nullptr, *library, " has no ", kDirect,
+                ": give a library of this build's operators");
+  }
   (device == "cuda" ? backends().cuda : backends().cpu) = direct;
 }
 

@@ -172,6 +172,13 @@ inline void check_like_x(const Tensor& x, const Tensor* tensor, const char* name
                   tensor->numel());
 }
 
+inline void check_lengths(const Tensor& x, const Tensor& lengths) {
+  STD_TORCH_CHECK(lengths.scalar_type() == ScalarType::Long, "lengths must have dtype int64");
+  STD_TORCH_CHECK(lengths.is_cuda() == x.is_cuda() && lengths.get_device_index() == x.get_device_index(),
+                  "lengths must be on the device of x");
+  STD_TORCH_CHECK(lengths.is_contiguous(), "lengths must be contiguous");
+}
+
 // A parameter of broadcast shape as values that repeat over the neurons.
 template <typename S>
 Parameter<S> parameter_of(const Tensor* tensor, double number, const Shape& features) {
@@ -248,7 +255,7 @@ inline void check(const Problem& problem, ScalarType state_type) {
   }
   if (aoti_torch_grad_mode_is_enabled()) {
     bool any = requires_grad(x);
-    for (size_t slot = Slot::state; slot < Slot::table; ++slot) {
+    for (size_t slot = Slot::state; slot < Slot::lengths; ++slot) {
       const Tensor* tensor = problem.given[slot];
       any = any || (tensor && requires_grad(*tensor));
     }
@@ -276,6 +283,10 @@ void set_common(Args& args, const Problem& problem) {
   for (int i = 0; i < kParameters; ++i) {
     args.parameter[i] = parameter_of<S>(problem.parameter(i), problem.numbers[i], problem.features);
   }
+  if (const Tensor* lengths = problem.given[Slot::lengths]) {
+    check_lengths(problem.x, *lengths);
+    args.lengths = parameter_of<int64_t>(lengths, 0.0, problem.features);
+  }
   if ((problem.traits & kDecayInput) && !problem.parameter(kGain)) {
     args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
   }
@@ -287,6 +298,7 @@ void set_common(Args& args, const Problem& problem) {
   args.neuron.adaptive = problem.traits & kAdaptive;
   args.neuron.refractory = problem.refractory;
   args.neuron.rest = static_cast<S>(problem.rest);
+  args.neuron.floored = problem.traits & kFloored;
 }
 
 // Let a large new tensor lie in huge pages where the system offers them on request. A fresh page of 4 KiB
@@ -312,13 +324,7 @@ inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t 
 
 // A new tensor without contents. torch::stable::new_empty finds its operator by name and boxes its arguments;
 // aoti_torch_aten_new_empty asks the dispatcher four times, 3,600 instructions; this takes 2,500.
-inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
-  Shape strides(shape.size());
-  int64_t stride = 1;
-  for (size_t i = shape.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(shape[i], 1);
-  }
+inline Tensor new_empty(const Tensor& like, const Shape& shape, const Shape& strides, ScalarType type) {
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle tensor = nullptr;
@@ -327,6 +333,16 @@ inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type)
                                torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
                                device_type, like.get_device_index(), &tensor));
   return Tensor(tensor);
+}
+
+inline Tensor new_empty(const Tensor& like, const Shape& shape, ScalarType type) {
+  Shape strides(shape.size());
+  int64_t stride = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(shape[i], 1);
+  }
+  return new_empty(like, shape, strides, type);
 }
 
 // The tensors that a call returns, in the order in which they are asked for.
@@ -360,7 +376,20 @@ class Returned {
     return {data, extent.steps * extent.inner, extent.inner};
   }
 
-  void push(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
+  // A tensor of zeros, on the CPU, of which there is one in memory.
+  template <typename E>
+  void add_shape(const Shape& shape, ScalarType type) {
+    tensors_.push_back(new_empty(like_, shape, Shape(shape.size(), 0), type));
+    if (numel(shape) > 0) {
+      *static_cast<E*>(tensors_.back().mutable_data_ptr()) = E{};
+    }
+  }
+
+  // Returns its place.
+  size_t push(Tensor tensor) {
+    tensors_.push_back(std::move(tensor));
+    return tensors_.size() - 1;
+  }
   Tensor& back() { return tensors_.back(); }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
@@ -369,14 +398,39 @@ class Returned {
   std::vector<Tensor> tensors_;
 };
 
+// Words of 64 bits for a row of n spikes.
+constexpr int64_t kSpikesOfWord = 64;
+inline int64_t spike_words(int64_t n) { return (n + kSpikesOfWord - 1) / kSpikesOfWord; }
+
 inline int64_t words_of(int64_t steps) { return (steps + kStepsOfWord - 1) / kStepsOfWord; }
 
 // Whether two bits a step hold all that backward has to know of the neuron.
 template <typename S>
 void check_bits(const Neuron<S>& neuron) {
   STD_TORCH_CHECK(states_of(neuron) == 1 && !neuron.delayed, "bits are for neurons with a membrane only");
+  STD_TORCH_CHECK(!neuron.floored, "bits do not hold where a floor held");
   STD_TORCH_CHECK(neuron.reset != Reset::zero || neuron.detach_reset,
                   "bits do not hold the membrane that a reset to zero needs in backward");
+}
+
+// Spikes as words, and before them their shape, where autograd knows them by.
+template <typename T>
+void add_packed(Returned& returned, Forward<T>& args, const Problem& problem) {
+  const Extent& extent = args.extent;
+  const auto last = static_cast<int64_t>(problem.features.size());
+  STD_TORCH_CHECK(!problem.x.is_cuda(), "packed spikes are written on the CPU");
+  STD_TORCH_CHECK(problem.asked & kSpikes, "packed spikes stand beside spikes");
+  STD_TORCH_CHECK(problem.time_dim < last, "packed spikes need an axis of neurons behind that of time");
+  const int64_t at = problem.time_first ? 0 : problem.time_dim;
+  Shape words = problem.features;
+  args.packed_neurons = words.back();
+  words.back() = spike_words(words.back());
+  const int64_t inner =
+      args.packed_neurons == 0 ? 0 : extent.inner / args.packed_neurons * spike_words(args.packed_neurons);
+  returned.add_shape<T>(with_axis(problem.features, at, extent.steps), problem.x.scalar_type());
+  args.packed.data = returned.add<uint64_t>(true, with_axis(words, at, extent.steps), ScalarType::Long);
+  args.packed.outer_stride = problem.time_first ? inner : extent.steps * inner;
+  args.packed.time_stride = problem.time_first ? extent.outer * inner : inner;
 }
 
 // Run `launch(const Forward<T>&)` on the tensors of a call of lif_forward.
@@ -393,21 +447,33 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   args.checkpoint_every = checkpoint_every;
 
   Returned returned(problem.x);
-  args.spikes = returned.add_series<T>(outputs & kSpikes, problem);
+  if (outputs & kPacked) {
+    add_packed(returned, args, problem);
+  } else {
+    args.spikes = returned.add_series<T>(outputs & kSpikes, problem);
+  }
   args.count = returned.add<S>(outputs & kCount, features, kState);
   args.rate = returned.add<S>(outputs & kRate, features, kState);
   args.first = returned.add<S>(outputs & kFirstSpike, features, kState);
   args.trace = returned.add_series<T>(outputs & kTrace, problem);
   args.trace_before = returned.add_series<T>(outputs & kTraceBefore, problem);
+  std::optional<Tensor> total;
+  size_t total_at = 0;
   if (outputs & kTotal) {
-    returned.push(torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long));
-    args.total = static_cast<int64_t*>(returned.back().mutable_data_ptr());
+    total = torch::stable::new_zeros(problem.x, Shape{}, ScalarType::Long);
+    args.total = static_cast<int64_t*>(total->mutable_data_ptr());
+    total_at = returned.push(*total);
   }
+  STD_TORCH_CHECK(!(outputs & kTraceMax) || args.extent.steps > 0, "the largest of no membranes");
+  STD_TORCH_CHECK(!(outputs & kPeak) || (outputs & kTraceMax), "the step of the largest goes with it");
+  args.trace_max = returned.add<S>(outputs & kTraceMax, features, kState);
+  args.trace_mean = returned.add<S>(outputs & kTraceMean, features, kState);
   for (int i = 0; i < kStates; ++i) {
     const bool asked = outputs & (kFinalState << i);
     STD_TORCH_CHECK(!asked || has_state(args.neuron, i), "a final state that the neuron does not have");
     args.final_state[i] = returned.add<S>(asked, features, kState);
   }
+  args.peak = returned.add<S>(outputs & kPeak, features, kState);
   if (outputs & kCheckpoints) {
     const int64_t chunks = (args.extent.steps + checkpoint_every - 1) / checkpoint_every;
     Shape shape = with_axis(features, 0, states_of(args.neuron));
@@ -422,7 +488,12 @@ std::vector<Tensor> forward(const Problem& problem, const Launch& launch) {
   if (neurons(args.extent) > 0) {
     launch(args);
   }
-  return returned.take();
+  std::vector<Tensor> results = returned.take();
+  if (total) {
+    // Counted in integers, whose sum no order changes; float64, which has a gradient, holds them to 2^53.
+    results[total_at] = torch::stable::to(*total, ScalarType::Double);
+  }
+  return results;
 }
 
 template <typename T>
@@ -444,6 +515,15 @@ void set_gradients(Backward<T>& args, const Problem& problem) {
                   "the gradient of the first-spike time needs that output");
   check_like_x(problem.x, first_spike, "first_spike", kState, n);
   args.first = read<S>(first_spike);
+  const Tensor* peak = problem.given[Slot::peak];
+  args.grad_trace_max =
+      series_of<S>(problem.grad(kOfTraceMax), problem, false, kState, "the gradient of the largest membrane");
+  args.grad_trace_mean =
+      series_of<S>(problem.grad(kOfTraceMean), problem, false, kState, "the gradient of the mean membrane");
+  STD_TORCH_CHECK(!problem.grad(kOfTraceMax) || peak,
+                  "the gradient of the largest membrane needs the step of it");
+  check_like_x(problem.x, peak, "peak", kState, n);
+  args.peak = read<S>(peak);
   for (int i = 0; i < kSmoothStates; ++i) {
     const Tensor* grad = problem.grad(kOfState + i);
     check_like_x(problem.x, grad, "the gradient of the state", kState, n);
@@ -524,8 +604,8 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
   }
   // A parameter with a value for each neuron has its gradient written in place; the others need a partial a
   // neuron (4 / T bytes a neuron-step in fp32) and a reduction.
-  std::array<std::optional<Tensor>, kParameters> partials;
-  for (int i = 0; i < kParameters; ++i) {
+  std::array<std::optional<Tensor>, kLearnable> partials;
+  for (int i = 0; i < kLearnable; ++i) {
     if (wanted & (kGradParameter << i)) {
       STD_TORCH_CHECK(problem.parameter(i), "the gradient of a parameter that is a number");
       partials[i] = new_empty(
@@ -537,7 +617,7 @@ std::vector<Tensor> backward(const Problem& problem, const Launch& launch, const
     launch(args);
   }
   std::vector<PartialSum<S>> sums;
-  for (int i = 0; i < kParameters; ++i) {
+  for (int i = 0; i < kLearnable; ++i) {
     if (!partials[i]) {
       continue;
     }

@@ -6,13 +6,28 @@
 
 namespace lif::cpu {
 
-// Tasks of `most` neurons, or fewer where that would leave threads idle. Whole cache lines each.
-inline Tiling tile(const Extent& extent, int64_t most, int64_t threads) {
-  constexpr int64_t kLine = 16;
+// Neurons that a task has a whole number of: a cache line; where they write bits, a word, or a row where it
+// is not of whole words.
+template <typename T>
+int64_t together(const Forward<T>& args) {
+  return args.packed.data == nullptr ? 16 : args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;
+}
+template <typename T>
+int64_t together(const Backward<T>&) {
+  return 16;
+}
+
+// Tasks of `most` neurons, or fewer where that would leave threads idle, and as many as the neurons that are
+// `together`.
+inline Tiling tile(const Extent& extent, int64_t most, int64_t threads, int64_t together) {
   const int64_t share = (neurons(extent) + threads - 1) / threads;
-  const int64_t rounded = (share + kLine - 1) / kLine * kLine;
+  const int64_t least = (share + together - 1) / together;
+  const int64_t whole = most / together;
   Tiling tiling;
-  tiling.neurons = rounded < kLine ? kLine : rounded > most ? most : rounded;
+  tiling.neurons = (least > whole ? whole : least) * together;
+  if (tiling.neurons < together) {
+    tiling.neurons = together;
+  }
   tiling.tasks_per_outer = (extent.inner + tiling.neurons - 1) / tiling.neurons;
   tiling.tasks = extent.outer * tiling.tasks_per_outer;
   return tiling;

@@ -160,8 +160,8 @@ LIF_FN Group<Kind, S, W> load_group(const Neuron<S>& neuron, const Parameter<S>*
   const Kind& kind = group.kind;
   const Pack<S, W> beta = load_parameter<W>(parameter[kBeta], at);
   const Pack<S, W> theta = load_parameter<W>(parameter[kThreshold], at);
-  Pack<S, W> alpha{}, kappa{}, rho{}, v_reset = splat<S, W>(parameter[kResetTo].value),
-                                      gain = splat<S, W>(parameter[kGain].value);
+  Pack<S, W> alpha{}, kappa{}, rho{}, v_min{}, v_reset = splat<S, W>(parameter[kResetTo].value),
+                                               gain = splat<S, W>(parameter[kGain].value);
   if (kind.synapse) {
     alpha = load_parameter<W>(parameter[kAlpha], at);
   }
@@ -172,6 +172,7 @@ LIF_FN Group<Kind, S, W> load_group(const Neuron<S>& neuron, const Parameter<S>*
   if constexpr (std::is_same_v<Kind, AnyMember>) {
     v_reset = load_parameter<W>(parameter[kResetTo], at);
     gain = load_parameter<W>(parameter[kGain], at);
+    v_min = load_parameter<W>(parameter[kFloor], at);
   }
 #pragma unroll
   for (int w = 0; w < W; ++w) {
@@ -186,6 +187,7 @@ LIF_FN Group<Kind, S, W> load_group(const Neuron<S>& neuron, const Parameter<S>*
     own.level = neuron.strict && !kind.strict ? next_above(own.theta) : own.theta;
     own.rest = neuron.rest;
     own.silence = static_cast<S>(neuron.refractory);
+    own.v_min = v_min.at[w];
   }
   return group;
 }

@@ -19,7 +19,7 @@ int launch_forward(const Forward<T>& args, void* stream);
 template <typename T>
 int launch_backward(const Backward<T>& args, void* stream);
 
-// Enqueue the sums of a call's partial gradients; at most kParameters of them. `scratch`: sum_scratch
+// Enqueue the sums of a call's partial gradients; at most kLearnable of them. `scratch`: sum_scratch
 // doubles of memory of the device, null where that is 0.
 template <typename S>
 int64_t sum_scratch(const std::vector<PartialSum<S>>& sums);

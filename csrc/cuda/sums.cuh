@@ -29,7 +29,7 @@ struct PieceSum {
 
 template <typename From, typename To>
 struct PieceSums {
-  PieceSum<From, To> sum[kParameters];
+  PieceSum<From, To> sum[kLearnable];
   int64_t blocks_of_each = 0;
 };
 

@@ -23,6 +23,8 @@
 //   adaptive         with m[t] = dL/db[t]: G[t] += m[t];  A[t] in place of theta, and D[t] its gradient:
 //                    dkappa += D[t] * b[t-1];  drho += m[t] * b[t-1];  m[t-1] = rho * m[t] + kappa * D[t]
 //   refractory       of a silent step: h = 0, d[t] = 0 and a[t-1] = keep(a[t])
+//   floor            before all that, a[t] is 0 where the floor held: where the membrane after its reset was
+//                    below v_min, and not at it; as of torch.clamp also where that is NaN
 #pragma once
 
 #include "neuron/scalar.h"
@@ -96,6 +98,10 @@ LIF_FN S step_back(const Kind& kind, const Values<S>& own, const Was<S>& was, S 
   const S b = was.before.of[kAdaptation];
   const S silent = was.before.of[kSilence];
   S a = to.of[kMembrane];
+  if (kind.floored) {
+    const S v = after_reset(kind, own, {was.u, was.s, was.theta});
+    a = v >= own.v_min ? a : number<S>(0);
+  }
   if (kind.adaptive) {
     g = add(g, to.of[kAdaptation]);
   }

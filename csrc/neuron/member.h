@@ -22,6 +22,7 @@ struct Fixed {
   static constexpr bool adaptive = kHas & Has::adaptive;
   static constexpr bool refractory = kHas & Has::refractory;
   static constexpr bool rested = false;
+  static constexpr bool floored = false;
   static constexpr bool plain = (kHas & ~unsigned{Has::detached}) == 0;
 };
 
@@ -49,14 +50,14 @@ struct Member<kReset, kHas, std::enable_if_t<(kHas & Has::adaptive) != 0>> : Fix
 // Any neuron of the family.
 struct AnyMember {
   Reset reset;
-  bool delayed, synapse, adaptive, refractory, rested, detached, strict;
+  bool delayed, synapse, adaptive, refractory, rested, floored, detached, strict;
 };
 
 template <typename Kind, typename S>
 LIF_FN Kind kind_of(const Neuron<S>& neuron) {
   if constexpr (std::is_same_v<Kind, AnyMember>) {
-    return {neuron.reset,          neuron.delayed,      neuron.synapse,      neuron.adaptive,
-            neuron.refractory > 0, neuron.rest != S(0), neuron.detach_reset, neuron.strict};
+    return {neuron.reset,        neuron.delayed, neuron.synapse,      neuron.adaptive, neuron.refractory > 0,
+            neuron.rest != S(0), neuron.floored, neuron.detach_reset, neuron.strict};
   } else if constexpr (Kind::adaptive) {
     return {{}, neuron.detach_reset, neuron.strict};
   } else if constexpr (Kind::synapse || Kind::refractory) {
@@ -91,7 +92,7 @@ template <typename Kind, typename S>
 bool is(const Neuron<S>& neuron) {
   bool same = Kind::reset == neuron.reset && Kind::delayed == neuron.delayed &&
               Kind::synapse == neuron.synapse && Kind::adaptive == neuron.adaptive &&
-              Kind::refractory == (neuron.refractory > 0) && neuron.rest == S(0);
+              Kind::refractory == (neuron.refractory > 0) && neuron.rest == S(0) && !neuron.floored;
   if constexpr (Kind::plain && Kind::reset != Reset::none) {
     same = same && Kind::detached == neuron.detach_reset;
   }

@@ -16,8 +16,9 @@
 
 namespace lif {
 
-// What can differ between neurons and be learned.
-enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kParameters };
+// What can differ between neurons. All but the floor can be learned.
+enum ParameterName : int { kBeta, kThreshold, kResetTo, kGain, kAlpha, kKappa, kRho, kFloor, kParameters };
+constexpr int kLearnable = kFloor;
 
 // A number, or values that repeat over the neurons: neuron m has values[(m / repeat) % period].
 template <typename S>
@@ -47,6 +48,7 @@ struct Neuron {
   bool adaptive = false;
   int64_t refractory = 0;  // steps of silence after a spike
   S rest = S(0);
+  bool floored = false;  // whether there is a floor under the membrane
 };
 
 // Whether a neuron has a state beside its membrane.
@@ -83,6 +85,16 @@ struct Extent {
 
 LIF_FN int64_t neurons(const Extent& extent) { return extent.outer * extent.inner; }
 
+// The time steps of a neuron: those of its sample in a padded batch, or all. A number of them that is out of
+// range is clamped: on CUDA nobody has looked at it before.
+LIF_FN int64_t steps_of(const Extent& extent, const Parameter<int64_t>& lengths, int64_t neuron) {
+  if (lengths.values == nullptr) {
+    return extent.steps;
+  }
+  const int64_t length = lengths.values[neuron / lengths.repeat % lengths.period];
+  return length < 0 ? 0 : length < extent.steps ? length : extent.steps;
+}
+
 // A launch forward. T is the type of x and of what has a time axis; the rest is StateOf<T>.
 template <typename T>
 struct Forward {
@@ -101,12 +113,22 @@ struct Forward {
   S* rate = nullptr;         // count / T; 0 where T is
   S* first = nullptr;        // the step of the first spike; T where there is none
   int64_t* total = nullptr;  // the spikes of all neurons; set to 0 by the caller
+  S* trace_max = nullptr;    // the largest membrane after a step; needs one
+  S* peak = nullptr;         // the step that reached it first; needs trace_max
+  S* trace_mean = nullptr;   // their sum / T; 0 where T is
   S* final_state[kStates] = {};
   // The states before steps K, 2K, ...: [ceil(T / K) - 1, states_of(neuron), neurons].
   S* checkpoints = nullptr;
   int64_t checkpoint_every = 0;
   uint32_t* bits = nullptr;  // [ceil(T / kStepsOfWord), neurons]
   S window = S(0);           // slope of the surrogate, for the bits
+  // The spikes in place of the series of them, on the CPU: one bit each, in rows of `packed_neurons` that
+  // begin a word of 64; its strides are of words, and the rows of a time step lie one behind the other.
+  Series<uint64_t> packed;
+  int64_t packed_neurons = 0;
+  // Of the samples of a padded batch, in time steps: after its own a neuron neither integrates nor fires.
+  // What is kept for backward has no values then. `values` is null where all samples take all steps.
+  Parameter<int64_t> lengths;
 };
 
 template <typename T>
@@ -122,6 +144,7 @@ struct Backward {
   int64_t chunk = 0;               // steps between checkpoints; at least T where there are none
   const uint32_t* bits = nullptr;  // in place of x, which is then only a shape
   const S* first = nullptr;        // that forward wrote; needed with grad_first
+  const S* peak = nullptr;         // and with grad_trace_max
 
   // Incoming gradients; null: zero. Those without a time axis have time stride 0.
   Series<const T> grad_spikes;
@@ -130,13 +153,16 @@ struct Backward {
   Series<const S> grad_count;
   Series<const S> grad_rate;
   Series<const S> grad_first;
+  Series<const S> grad_trace_max;
+  Series<const S> grad_trace_mean;
   const S* grad_final[kSmoothStates] = {};
 
   // Outputs; null: not wanted.
   Series<T> grad_x;
   T* grad_x_sum = nullptr;  // summed over time, for a constant input
   S* grad_state[kSmoothStates] = {};
-  S* grad_parameter[kParameters] = {};  // one partial a neuron
+  S* grad_parameter[kLearnable] = {};  // one partial a neuron
+  Parameter<int64_t> lengths;          // as forward had them
 };
 
 // Partial gradients of a parameter, values [rows, columns, repeat], which are to be summed over rows and
@@ -152,7 +178,7 @@ struct PartialSum {
 template <typename T>
 LIF_FN bool learns_plainly(const Backward<T>& args) {
   bool plainly = true;
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     plainly = plainly && (name == kBeta || name == kThreshold || args.grad_parameter[name] == nullptr);
   }
   return plainly;

@@ -14,6 +14,8 @@
 //   current-based    i[t] = alpha * i[t-1] + x[t] takes the place of x[t]
 //   adaptive         A[t] = theta + kappa * b[t-1] takes the place of theta;  b[t] = rho * b[t-1] + s[t]
 //   refractory       for N steps after a spike u[t] = v[t-1] and s[t] = 0
+//   floor            what is v[t] above is raised to v_min where it is below: v[t] = max(v[t], v_min), of a
+//                    delayed reset max(u[t], v_min). The state before the first step is taken as it is.
 //
 // step() below is all of them. What a neuron has is a `kind` (member.h): known to the compiler, which leaves
 // out the rest, or at run time. S is float, double or a vector of them. Backends decide only which neuron and
@@ -37,6 +39,7 @@ struct Values {
   S level;
   S rest;
   S silence;  // time steps of it after a spike
+  S v_min;
 };
 
 // What a neuron carries from one time step to the next. The count of silent steps has no gradient.
@@ -101,6 +104,13 @@ LIF_FN S reset(Reset kind, S u, S theta, S v_reset, S s) {
                                  : u;
 }
 
+// No lower than the floor. A NaN, of either, comes out.
+template <typename S>
+LIF_FN S above_floor(S v, S v_min) {
+  // NOLINTNEXTLINE(misc-redundant-expression): NaN alone is not equal to itself.
+  return v >= v_min ? v : v != v ? v : v_min;
+}
+
 template <typename S>
 LIF_FN S adapt(S rho, S b, S s) {
   return add(mul(rho, b), s);
@@ -132,10 +142,17 @@ LIF_FN Step<S> meet_threshold(const Kind& kind, const Values<S>& own, S u, S b, 
   return {u, kind.refractory ? (q > number<S>(0) ? number<S>(0) : s) : s, theta};
 }
 
+// The membrane after a step's reset, above the floor or below.
+template <typename Kind, typename S>
+LIF_FN S after_reset(const Kind& kind, const Values<S>& own, const Step<S>& now) {
+  return kind.delayed ? now.u : reset(kind.reset, now.u, now.theta, own.v_reset, now.s);
+}
+
 // The membrane after a step.
 template <typename Kind, typename S>
 LIF_FN S after(const Kind& kind, const Values<S>& own, const Step<S>& now) {
-  return kind.delayed ? now.u : reset(kind.reset, now.u, now.theta, own.v_reset, now.s);
+  const S v = after_reset(kind, own, now);
+  return kind.floored ? above_floor(v, own.v_min) : v;
 }
 
 // One time step: `state` becomes that after it.

@@ -7,12 +7,18 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
+// With a delayed reset the membrane before a step is the one of the step before, unless a floor raised it.
+template <typename S>
+bool shares_membranes(const Neuron<S>& neuron) {
+  return neuron.delayed && !neuron.floored;
+}
+
 // What is kept of each step of a chunk: the membrane before its reset, and the states before the step.
 template <typename S>
 struct WideKept {
   Rows<S> u;
   Rows<S> before[kStates];
-  bool shares = false;  // with a delayed reset the membrane before a step is the one of the step before
+  bool shares = false;  // shares_membranes
 
   static bool keeps_membrane(const Neuron<S>& neuron, bool learn) {
     return learn || (neuron.delayed && neuron.reset == Reset::zero);
@@ -20,13 +26,13 @@ struct WideKept {
 
   // Rows of a chunk.
   static int64_t count(const Neuron<S>& neuron, int64_t chunk, bool learn) {
-    const int64_t rows = 1 + (keeps_membrane(neuron, learn) && !neuron.delayed) + (neuron.synapse && learn) +
-                         neuron.adaptive + (neuron.refractory > 0);
+    const int64_t rows = 1 + (keeps_membrane(neuron, learn) && !shares_membranes(neuron)) +
+                         (neuron.synapse && learn) + neuron.adaptive + (neuron.refractory > 0);
     return rows * chunk + 1;
   }
 
   WideKept(Workspace<S>& workspace, const Neuron<S>& neuron, int64_t chunk, bool learn)
-      : shares(neuron.delayed) {
+      : shares(shares_membranes(neuron)) {
     const int64_t stride = workspace.stride();
     const auto rows = [&](int64_t count) { return Rows<S>{workspace.rows(count), stride, false}; };
     u = rows(chunk + 1);

@@ -15,8 +15,9 @@ void plain_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, 
   const uintptr_t place = reinterpret_cast<uintptr_t>(args.spikes.data) + 512;
   Workspace<S> workspace(tiling.neurons, PlainRows<S>::kRows, place);
   PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
+  const PackedRows<T> packed(args, tiling.neurons);
   for (int64_t task = begin; task < end; ++task) {
-    plain_forward_task(args, block_of(args.extent, tiling, task), rows);
+    plain_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, packed);
   }
 }
 
@@ -24,9 +25,10 @@ template <typename T, typename S = StateOf<T>>
 void wide_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, int64_t end) {
   Workspace<S> workspace(tiling.neurons, WideRows<S>::kRows);
   const WideRows<S> rows(workspace, args.neuron, args.parameter, needs_of(args), tiling.neurons);
+  const PackedRows<T> packed(args, tiling.neurons);
   const auto groups = wide_forward_groups_of(args);
   for (int64_t task = begin; task < end; ++task) {
-    wide_forward_task(args, block_of(args.extent, tiling, task), rows, groups);
+    wide_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, packed, groups);
   }
 }
 

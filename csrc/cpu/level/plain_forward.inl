@@ -13,6 +13,7 @@
 // the processor's own prefetching.
 #pragma once
 
+#include "cpu/level/packed_rows.inl"
 #include "cpu/level/plain_rows.inl"
 
 namespace lif::cpu::LIF_SIMD {
@@ -27,9 +28,9 @@ template <typename T>
 bool is_plain(const Forward<T>& args) {
   const bool plainly = is_plain(args.neuron) && !has_gain(args.parameter) && !args.x.uniform &&
                        args.trace.data == nullptr && args.trace_before.data == nullptr &&
-                       args.first == nullptr && args.bits == nullptr;
-  return plainly && (is_counted(args) ? args.spikes.data == nullptr && args.x.time_stride == 0
-                                      : args.spikes.data != nullptr);
+                       args.first == nullptr && args.bits == nullptr && args.trace_max == nullptr &&
+                       args.trace_mean == nullptr;
+  return plainly && (is_counted(args) ? !has_spikes(args) && args.x.time_stride == 0 : has_spikes(args));
 }
 
 // Whether the spikes of a block are written past the caches: where they are many, lie on whole cache lines,
@@ -169,9 +170,10 @@ void forward_tile(const Neuron<S>& neuron, const ForwardTile<T>& tile, const Pla
 }
 
 template <typename T, typename S = StateOf<T>>
-void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows) {
+void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows,
+                        const PackedRows<T>& packed) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.v, args.state[kMembrane], block);
   const bool counted = is_counted(args);
@@ -193,10 +195,13 @@ void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>
     }
     tile.steps = smaller(most, smaller(steps - t, until_checkpoint));
     tile.x = rows_of(args.x, block, t);
-    tile.spikes = rows_of(args.spikes, block, t);
+    tile.spikes = packed.wanted() ? packed.rows() : rows_of(args.spikes, block, t);
     forward_tile(args.neuron, tile, rows, n);
+    packed.write(block, t, tile.steps);
     until_checkpoint -= tile.steps;
   }
+  zero_rest(args.spikes, args.extent, block);
+  packed.zero_rest(args.extent, block);
   if (counted) {
     from_groups<T>(rows.start, rows.count, n);
     write_counts(args, block, rows.start);

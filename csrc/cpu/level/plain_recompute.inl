@@ -48,7 +48,8 @@ template <typename T>
 bool is_plain(const Backward<T>& args) {
   const bool plainly = is_plain(args.neuron) && !has_gain(args.parameter) && !args.x.uniform &&
                        learns_plainly(args) && args.grad_trace_before.data == nullptr &&
-                       args.grad_first.data == nullptr && args.bits == nullptr;
+                       args.grad_first.data == nullptr && args.bits == nullptr &&
+                       args.grad_trace_max.data == nullptr && args.grad_trace_mean.data == nullptr;
   const bool rows = in_of(args) == In::rows && args.grad_x.data != nullptr;
   return plainly && in_of(args) != In::any && (rows || kept_of(args) == Kept::slopes);
 }

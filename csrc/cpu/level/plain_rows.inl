@@ -11,7 +11,7 @@ namespace {
 template <typename S>
 bool is_plain(const Neuron<S>& neuron) {
   return neuron.reset != Reset::none && !neuron.strict && !neuron.synapse && !neuron.adaptive &&
-         !neuron.delayed && neuron.refractory == 0 && neuron.rest == S(0);
+         !neuron.delayed && neuron.refractory == 0 && neuron.rest == S(0) && !neuron.floored;
 }
 
 // Run `loop(steps)`, compiled once more for the usual number of steps. From the second-level cache forward

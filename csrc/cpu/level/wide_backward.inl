@@ -23,13 +23,15 @@ struct WideBackwardTile {
   bool counted = false;  // rows.constant is part of every g
   bool summing = false;  // the gradient of x over the steps
   bool timed = false;
+  bool peaked = false;
+  bool averaged = false;
   bool by_gain = false;
 };
 
 template <typename V>
-constexpr V Sums<V>::* kSumOf[kParameters] = {&Sums<V>::beta, &Sums<V>::theta, &Sums<V>::v_reset,
-                                              &Sums<V>::gain, &Sums<V>::alpha, &Sums<V>::kappa,
-                                              &Sums<V>::rho};
+constexpr V Sums<V>::* kSumOf[kLearnable] = {&Sums<V>::beta, &Sums<V>::theta, &Sums<V>::v_reset,
+                                             &Sums<V>::gain, &Sums<V>::alpha, &Sums<V>::kappa,
+                                             &Sums<V>::rho};
 
 // Whether a parameter of a kind can be learned where its kernel is compiled.
 template <typename Kind>
@@ -87,7 +89,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
       for (int name = 0; name < kSmoothStates; ++name) {
         adjoint[k].of[name] = has_state(kind, name) ? load(rows.adjoint[name] + i + lane) : V{};
       }
-      for (int name = 0; kLearn && name < kParameters; ++name) {
+      for (int name = 0; kLearn && name < kLearnable; ++name) {
         sums[k].*kSumOf<V>[name] = has_parameter(kind, name) ? load(rows.sums[name] + i + lane) : V{};
       }
       sum_x[k] = load(rows.grad_x + i + lane);
@@ -120,6 +122,19 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
           a = add(a, load(tile.grad_trace.at(j, i + lane)));
         });
       }
+      if (kAny && tile.peaked) {
+        each([&](int64_t k, int64_t lane) {
+          V& a = adjoint[k].of[kMembrane];
+          const auto t = splat(static_cast<S>(tile.t + j));
+          a = add(a, peak_gradient(load(rows.highest + i + lane), load(rows.peak + i + lane), t));
+        });
+      }
+      if (kAny && tile.averaged) {
+        each([&](int64_t k, int64_t lane) {
+          V& a = adjoint[k].of[kMembrane];
+          a = add(a, load(rows.sum_v + i + lane));
+        });
+      }
       each([&](int64_t k, int64_t lane) {
         Maybe<V> before_reset, input;
         if (tile.grad_before.data != nullptr) {
@@ -144,7 +159,7 @@ template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
           store(rows.adjoint[name] + i + lane, adjoint[k].of[name]);
         }
       }
-      for (int name = 0; kLearn && name < kParameters; ++name) {
+      for (int name = 0; kLearn && name < kLearnable; ++name) {
         if (has_parameter(kind, name)) {
           store(rows.sums[name] + i + lane, sums[k].*kSumOf<V>[name]);
         }
@@ -163,16 +178,18 @@ using WideBackwardGroups = void (*)(const Neuron<S>&, const WideBackwardTile<T>&
 template <typename T>
 bool learns(const Backward<T>& args) {
   bool any = false;
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     any = any || args.grad_parameter[name] != nullptr;
   }
   return any;
 }
 
-// What a compiled member has no kernel for: bits in place of u, the time of the first spike.
+// What a compiled member has no kernel for: bits in place of u, the time of the first spike, the largest
+// membrane or their mean.
 template <typename T>
 bool is_general(const Backward<T>& args) {
-  return args.bits != nullptr || args.grad_first.data != nullptr;
+  return args.bits != nullptr || args.grad_first.data != nullptr || args.grad_trace_max.data != nullptr ||
+         args.grad_trace_mean.data != nullptr;
 }
 
 template <typename T>
@@ -190,7 +207,7 @@ WideBackwardGroups<T> wide_backward_groups_of(const Backward<T>& args) {
 template <typename T>
 bool keeps_few(const Backward<T>& args) {
   return (kIsTrainedIn<T> && is_plain(args)) ||
-         (states_of(args.neuron) == 1 && (!learns(args) || args.neuron.delayed));
+         (states_of(args.neuron) == 1 && (!learns(args) || shares_membranes(args.neuron)));
 }
 
 template <typename T>
@@ -199,6 +216,8 @@ WideNeeds needs_of(const Backward<T>& args) {
   needs.back = true;
   needs.learn = learns(args) || is_general(args);
   needs.timed = args.grad_first.data != nullptr;
+  needs.peaked = args.grad_trace_max.data != nullptr;
+  needs.averaged = args.grad_trace_mean.data != nullptr;
   needs.counted = args.grad_count.data != nullptr || args.grad_rate.data != nullptr || is_steady(args);
   needs.summing = args.grad_x_sum != nullptr;
   return needs;
@@ -241,7 +260,7 @@ template <typename T, typename S = StateOf<T>>
 void wide_backward_task(const Backward<T>& args, const Block& block, const WideRows<S>& rows,
                         const WideKept<S>& kept, WideForwardGroups<T> forward, WideBackwardGroups<T> groups) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   const WideNeeds needs = needs_of(args);
   rows.load(args.neuron, args.parameter, block);
   for (int state = 0; state < kSmoothStates; ++state) {
@@ -251,7 +270,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
     const S* from = args.grad_final[state];
     load_or_zero(rows.adjoint[state], from == nullptr ? nullptr : from + block.neuron, n);
   }
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     if (needs.learn && has_parameter(args.neuron, name)) {
       fill_row(rows.sums[name], S(0), n);
     }
@@ -274,6 +293,15 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
     copy_row(rows.grad_first, from, n);
     copy_row(rows.later, from, n);
     copy_row(rows.first, args.first + block.neuron, n);
+  }
+  tile.peaked = needs.peaked;
+  tile.averaged = needs.averaged;
+  if (tile.peaked) {
+    copy_row(rows.highest, read_row(args.grad_trace_max, block, 0, rows.scratch), n);
+    copy_row(rows.peak, args.peak + block.neuron, n);
+  }
+  if (tile.averaged) {
+    divide_row(rows.sum_v, read_row(args.grad_trace_mean, block, 0, rows.scratch), rate_divisor<S>(block), n);
   }
   Inlet<T> x, g, grad_trace, grad_before;
   Outlet<T> grad_x;
@@ -334,6 +362,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
       }
     }
   }
+  zero_rest(args.grad_x, args.extent, block);
   if (tile.summing) {
     narrow_row<T>(args.grad_x_sum + block.neuron, rows.grad_x, n);
   }
@@ -342,7 +371,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
       copy_row(args.grad_state[state] + block.neuron, rows.adjoint[state], n);
     }
   }
-  for (int name = 0; name < kParameters; ++name) {
+  for (int name = 0; name < kLearnable; ++name) {
     if (args.grad_parameter[name] != nullptr) {
       copy_row(args.grad_parameter[name] + block.neuron, rows.sums[name], n);
     }

@@ -6,8 +6,10 @@
 // at a step.
 #pragma once
 
+#include "cpu/level/packed_rows.inl"
 #include "cpu/level/readout.inl"
 #include "cpu/level/wide_rows.inl"
+#include "neuron/readout.h"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -22,6 +24,8 @@ struct WideForwardTile {
   bool counting = false;
   bool timed = false;
   bool in_bits = false;
+  bool peaked = false;
+  bool averaged = false;
   bool streamed = false;
   S window = S(0);
 };
@@ -48,6 +52,7 @@ template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>
   constexpr bool kSpikes = kWrites == WideWrites::spikes;
   constexpr bool kKept = kWrites == WideWrites::kept;
   constexpr bool kAny = kWrites == WideWrites::any;
+  constexpr bool kOverTime = kAny && std::is_same_v<Kind, AnyMember>;
   // Copies, which the compiler knows that no store can change.
   const WideForwardTile<T> tile(given);
   const WideRows<S> rows(given_rows);
@@ -104,6 +109,19 @@ template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>
           store(rows.first + i + lane, add(load(rows.first + i + lane), alive));
         });
       }
+      if (kOverTime && tile.averaged) {
+        each([&](int64_t k, int64_t lane) {
+          store(rows.sum_v + i + lane, add(load(rows.sum_v + i + lane), state[k].of[kMembrane]));
+        });
+      }
+      if (kOverTime && tile.peaked) {
+        each([&](int64_t k, int64_t lane) {
+          Peak<Vector<S>> peak{load(rows.highest + i + lane), load(rows.peak + i + lane)};
+          climb(peak, state[k].of[kMembrane], splat(static_cast<S>(tile.t + j)));
+          store(rows.highest + i + lane, peak.value);
+          store(rows.peak + i + lane, peak.step);
+        });
+      }
       if (kAny && tile.in_bits) {
         each([&](int64_t k, int64_t lane) {
           uint32_t* words = rows.words + i + lane;
@@ -149,10 +167,14 @@ void load_states(const WideRows<S>& rows, const Neuron<S>& neuron, const S* cons
 
 template <typename T>
 WideForwardGroups<T> wide_forward_groups_of(const Forward<T>& args) {
+  // Seldom asked for: a member of its own would not be worth a question at each of its steps.
+  if (args.trace_max != nullptr || args.trace_mean != nullptr) {
+    return &wide_forward_groups<AnyMember, WideWrites::any, T>;
+  }
   const bool further = is_counted(args) || args.trace.data != nullptr || args.trace_before.data != nullptr ||
                        args.first != nullptr || args.bits != nullptr;
-  return args.spikes.data == nullptr || further ? wide_forward_groups_of<WideWrites::any, T>(args.neuron)
-                                                : wide_forward_groups_of<WideWrites::spikes, T>(args.neuron);
+  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any, T>(args.neuron)
+                                      : wide_forward_groups_of<WideWrites::spikes, T>(args.neuron);
 }
 
 template <typename T>
@@ -161,6 +183,8 @@ WideNeeds needs_of(const Forward<T>& args) {
   needs.counting = is_counted(args);
   needs.timed = args.first != nullptr;
   needs.in_bits = args.bits != nullptr;
+  needs.peaked = args.trace_max != nullptr;
+  needs.averaged = args.trace_mean != nullptr;
   return needs;
 }
 
@@ -191,9 +215,9 @@ bool wide_streams(const Forward<T>& args, const Block& block, const WideRows<S>&
 
 template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
-                       WideForwardGroups<T> groups) {
+                       const PackedRows<T>& packed, WideForwardGroups<T> groups) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.load(args.neuron, args.parameter, block);
   load_states<T>(rows, args.neuron, args.state, block);
   WideForwardTile<T> tile;
@@ -201,6 +225,8 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
   tile.counting = needs.counting;
   tile.timed = needs.timed;
   tile.in_bits = needs.in_bits;
+  tile.peaked = needs.peaked;
+  tile.averaged = needs.averaged;
   tile.window = args.window;
   tile.streamed = wide_streams(args, block, rows);
   if (tile.counting) {
@@ -209,6 +235,13 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
   if (tile.timed) {
     fill_row(rows.alive, S(1), n);
     fill_row(rows.first, S(0), n);
+  }
+  if (tile.peaked) {
+    fill_row(rows.highest, Peak<S>{}.value, n);
+    fill_row(rows.peak, Peak<S>{}.step, n);
+  }
+  if (tile.averaged) {
+    fill_row(rows.sum_v, S(0), n);
   }
   Inlet<T> x;
   Outlet<T> spikes, trace, trace_before;
@@ -233,7 +266,7 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
       }
     }
     const auto x_rows = rows_of(args.x, block, t);
-    const auto spikes_rows = rows_of(args.spikes, block, t);
+    const auto spikes_rows = packed.wanted() ? packed.rows() : rows_of(args.spikes, block, t);
     const auto trace_rows = rows_of(args.trace, block, t);
     const auto before_rows = rows_of(args.trace_before, block, t);
     for (int64_t i = 0, size; i < n; i += size) {
@@ -247,17 +280,31 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
       trace.finish(tile.steps, size);
       trace_before.finish(tile.steps, size);
     }
+    packed.write(block, t, tile.steps);
     until_checkpoint -= tile.steps;
     const int64_t end = t + tile.steps;
     if (tile.in_bits && (end % kStepsOfWord == 0 || end == steps)) {
       copy_row(args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron, rows.words, n);
     }
   }
+  for (const Series<T>& series : {args.spikes, args.trace, args.trace_before}) {
+    zero_rest(series, args.extent, block);
+  }
+  packed.zero_rest(args.extent, block);
   if (tile.timed) {
     copy_row(args.first + block.neuron, rows.first, n);
   }
   if (tile.counting) {
     write_counts(args, block, rows.count);
+  }
+  if (tile.peaked) {
+    copy_row(args.trace_max + block.neuron, rows.highest, n);
+  }
+  if (args.peak != nullptr) {
+    copy_row(args.peak + block.neuron, rows.peak, n);
+  }
+  if (tile.averaged) {
+    divide_row(args.trace_mean + block.neuron, rows.sum_v, rate_divisor<S>(block), n);
   }
   for (int state = 0; state < kStates; ++state) {
     if (args.final_state[state] != nullptr) {

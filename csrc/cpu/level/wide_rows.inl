@@ -14,12 +14,14 @@ bool has_parameter(const Neuron<S>& neuron, int name) {
   return name == kAlpha                   ? neuron.synapse
          : name == kKappa || name == kRho ? neuron.adaptive
          : name == kResetTo               ? neuron.reset == Reset::zero
+         : name == kFloor                 ? neuron.floored
                                           : true;
 }
 
 // What a call needs of WideRows beside its parameters and states.
 struct WideNeeds {
   bool counting = false, timed = false, in_bits = false;               // forward
+  bool peaked = false, averaged = false;                               // both
   bool back = false, learn = false, counted = false, summing = false;  // backward
 };
 
@@ -32,11 +34,13 @@ struct WideRows {
   S* state[kStates];          // forward, and where a chunk is computed again
   S *count, *alive, *first;   // forward
   S* adjoint[kSmoothStates];  // backward: the gradients of the states
-  S* sums[kParameters];       // and those of the parameters, summed over time
+  S* sums[kLearnable];        // and those of the parameters, summed over time
   S *constant, *grad_x, *later, *grad_first, *scratch;
+  // The largest membrane and its step, and the sum of all; backward the gradients in their places.
+  S *highest, *peak, *sum_v;
   uint32_t* words;
 
-  static constexpr int64_t kRows = 2 * kParameters + kStates + kSmoothStates + 11;
+  static constexpr int64_t kRows = kParameters + kLearnable + kStates + kSmoothStates + 14;
 
   // Rows of a parameter that is a number stay as they are from task to task.
   WideRows(Workspace<S>& workspace, const Neuron<S>& neuron, const Parameter<S>* parameters,
@@ -46,7 +50,9 @@ struct WideRows {
     const auto row_if = [&](bool needed) { return needed ? workspace.row() : zeros; };
     for (int name = 0; name < kParameters; ++name) {
       parameter[name] = row_if(has_parameter(neuron, name));
-      sums[name] = row_if(needs.learn && has_parameter(neuron, name));
+      if (name < kLearnable) {
+        sums[name] = row_if(needs.learn && has_parameter(neuron, name));
+      }
       if (has_parameter(neuron, name) && parameters[name].values == nullptr) {
         fill_row(parameter[name], parameters[name].value, workspace.stride());
       }
@@ -66,10 +72,14 @@ struct WideRows {
     alive = row_if(needs.timed && !needs.back);
     first = row_if(needs.timed);
     constant = row_if(needs.counted);
-    scratch = row_if(needs.counted || (needs.timed && needs.back));
+    const bool over_time = needs.timed || needs.peaked || needs.averaged;
+    scratch = row_if(needs.counted || (over_time && needs.back));
     grad_x = row_if(needs.summing);
     later = row_if(needs.timed && needs.back);
     grad_first = row_if(needs.timed && needs.back);
+    highest = row_if(needs.peaked);
+    peak = row_if(needs.peaked);
+    sum_v = row_if(needs.averaged);
     words = reinterpret_cast<uint32_t*>(row_if(needs.in_bits));
   }
 
@@ -97,7 +107,7 @@ struct WideRows {
     move(rows.adjoint);
     move(rows.sums);
     for (S** row : {&rows.level, &rows.count, &rows.alive, &rows.first, &rows.constant, &rows.grad_x,
-                    &rows.later, &rows.grad_first, &rows.scratch}) {
+                    &rows.later, &rows.grad_first, &rows.scratch, &rows.highest, &rows.peak, &rows.sum_v}) {
       *row += i;
     }
     rows.words += i;
@@ -150,6 +160,9 @@ template <typename Kind, typename S>
   }
   if (kind.rested) {
     own.rest = splat(neuron.rest);
+  }
+  if (kind.floored) {
+    own.v_min = load(rows.parameter[kFloor] + i);
   }
   if (kind.refractory) {
     own.silence = splat(static_cast<S>(neuron.refractory));

@@ -1,0 +1,3 @@
+#include "cpu/target_baseline.h"
+//
+#include "cpu/level/products.inl"
