@@ -20,7 +20,7 @@ OUTPUTS = ("spikes", "count", "rate", "trace")
 _RESETS = ("subtract", "zero")
 # Options of other neurons, and parameters of theirs; those of which a recurrent layer takes a number only.
 _OTHERS = ("steps", "channel_dim", "delay_reset", "decay_input", "rest", "refractory", "save")
-_ABSENT = ("alpha", "kappa", "rho")
+_ABSENT = ("alpha", "kappa", "rho", "v_min")
 NUMBERS = ("v_reset", "gain")
 
 

@@ -544,6 +544,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"save": "bits", "surrogate": surrogate.Rectangle(1.0)}, ValueError, "save is no option"),
     ({"alpha": 0.5}, ValueError, "alpha is no parameter"),
     ({"kappa": 0.5, "rho": 0.5}, ValueError, "kappa is no parameter"),
+    ({"v_min": -1.0}, ValueError, "v_min is no parameter"),
     ({"gain": torch.ones(5)}, TypeError, "gain must be a number"),
     ({"v_reset": torch.ones(5), "reset": "zero"}, TypeError, "v_reset must be a number"),
     ({"bets": 0.5}, TypeError, "recurrent_lif.. got an unexpected keyword argument 'bets'"),
