@@ -198,7 +198,10 @@ def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData,
     assert isinstance(model, SequentialClassifier)
     with torch.no_grad():
         spikes, _ = model.lif._run(
-            model.current(test.images[:1]), None, model.lif._settled.but(output="spikes", return_state=True)
+            model.current(test.images[:1]),
+            None,
+            model.lif._settled.but(output="spikes", return_state=True),
+            None,
         )
     figures = _sequential_pictures.figures(
         results, spikes[:, 0].cpu().numpy(), data.test_images[0], int(data.test_labels[0])

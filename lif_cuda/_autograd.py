@@ -31,7 +31,7 @@ class Call(NamedTuple):
     options: tuple[int, ...]  # the last of the operators' ints, which forward and backward share
     results: tuple[str, ...]  # what is returned, in the order of the operator
     outputs: int  # the same, as the operator takes it
-    slots: tuple[int, ...]  # which tensors are given: states, parameters, the table
+    slots: tuple[int, ...]  # which tensors are given: states, parameters, lengths, the table
     bits: bool  # whether two bits a step are kept for backward, in place of x
     peak: bool  # whether the step of the largest membrane is
 
@@ -44,8 +44,8 @@ class Call(NamedTuple):
         return [present, asked, self.layout.time_dim, int(self.layout.time_first), *self.options]
 
 
-# The bits of Wanted, by slot. The steps of silence, the floor and the table have no gradient.
-_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(len(LEARNABLE))), 0, 0)
+# The bits of Wanted, by slot. The steps of silence, the floor, lengths and the table have no gradient.
+_WANTED_BITS = (2, 4, 8, 0, *(16 << i for i in range(len(LEARNABLE))), 0, 0, 0)
 
 
 def present(slots: Sequence[int]) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import _agreement
 from ._check import STATE_DTYPES, type_name
+from ._lengths import check_lengths
 from ._options import CallOptions
 from ._outputs import output_names
 from ._parameters import Parameters, check_neurons, check_parameter
@@ -27,7 +28,8 @@ def check_input(x: object, steps: int | None, time_dim: int) -> tuple[Tensor, in
         )
     if x.is_nested:
         raise TypeError(
-            "x must be a dense tensor, got a nested tensor; pad it with torch.nested.to_padded_tensor(x, 0.0)"
+            "x must be a dense tensor, got a nested tensor; pad it with torch.nested.to_padded_tensor(x, "
+            "0.0), and give lengths"
         )
     if x.layout != torch.strided:
         raise TypeError(f"x must be a dense (strided) tensor, got {x.layout}; call x.to_dense()")
@@ -70,11 +72,17 @@ class Checked(NamedTuple):
     channel_dim: int | None  # among the axes of one time step
     parameters: Parameters
     states: dict[str, Tensor | None]
+    lengths: Tensor | None  # of the samples, in time steps
     state_dtype: torch.dtype
 
 
 def check_call(
-    x: object, parameters: Parameters, membrane: object, options: CallOptions, settled: Settled | None
+    x: object,
+    parameters: Parameters,
+    membrane: object,
+    lengths: object,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Checked:
     """Check all arguments of a call; of a layer's, ``settled``, the options were checked before."""
     if settled is None:
@@ -102,4 +110,14 @@ def check_call(
         )
     names = state_names(options, parameters)
     states = check_state(membrane, names, x, features, timed=options.steps is None)
-    return Checked(x, options, time_dim, features, channel_dim, checked, states, STATE_DTYPES[x.dtype])
+    return Checked(
+        x,
+        options,
+        time_dim,
+        features,
+        channel_dim,
+        checked,
+        states,
+        check_lengths(lengths, x, features),
+        STATE_DTYPES[x.dtype],
+    )

@@ -72,6 +72,15 @@ def check_steps(name: str, value: object) -> int:
     return check_int(name, value, 0, "an int or None")
 
 
+def check_device(name: str, value: Tensor, x: Tensor) -> None:
+    """Raise unless ``value`` is on x's device."""
+    if value.device != x.device:
+        raise ValueError(
+            f"{name} must be on the device of x, {x.device}, got {value.device}; "
+            f"move it with .to('{x.device}')"
+        )
+
+
 def check_companion(name: str, value: object, x: Tensor, dtypes: Sequence[torch.dtype]) -> Tensor:
     """Return ``value``, or raise unless it is a tensor of one of the dtypes on x's device."""
     if not isinstance(value, Tensor):
@@ -82,11 +91,7 @@ def check_companion(name: str, value: object, x: Tensor, dtypes: Sequence[torch.
             f"{name} must have the dtype {what}, {dtypes[0]}, got {value.dtype}; "
             f"convert it with .to({dtypes[0]})"
         )
-    if value.device != x.device:
-        raise ValueError(
-            f"{name} must be on the device of x, {x.device}, got {value.device}; "
-            f"move it with .to('{x.device}')"
-        )
+    check_device(name, value, x)
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got {value.layout}")
     return value

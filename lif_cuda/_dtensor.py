@@ -108,6 +108,17 @@ class Parts:
             )
         return state.redistribute(placements=self._of_state).to_local(grad_placements=self._of_state)
 
+    def lengths(self, lengths: Any) -> Any:
+        """This process's part of the lengths: of the samples that it has."""
+        if not isinstance(lengths, Tensor):
+            return lengths
+        mesh = self._whole.device_mesh
+        whole = lengths
+        if not isinstance(whole, DTensor):
+            whole = DTensor.from_local(lengths, mesh, [Replicate()] * mesh.ndim, run_check=False)
+        placements = [p if isinstance(p, Shard) and p.dim == 0 else Replicate() for p in self._of_state]
+        return whole.redistribute(placements=placements).to_local()
+
     def whole(self, results: Any) -> Any:
         """The results of all processes as DTensors, of which these are this process's part."""
         options = self._options

@@ -107,8 +107,12 @@ def _layout(
 
 
 @lru_cache(maxsize=1024)
-def find_layout(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool) -> Layout:
+def find_layout(
+    sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool, by_sample: bool
+) -> Layout:
     """The layout of an x of these sizes and strides; a constant input has no time axis in them."""
+    if by_sample:
+        return _find_by_sample(sizes, strides, time_dim, constant)
     if constant:
         return _find_constant(sizes, strides, time_dim)
     features = [axis for axis in range(len(sizes)) if axis != time_dim]
@@ -142,14 +146,47 @@ def _find_constant(sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: i
     return _layout(order, 0, time_dim, copy=not dense)
 
 
-def layout_of(x: Tensor, time_dim: int, constant: bool) -> Layout:
-    """The layout in which the kernels read ``x``."""
-    if x.is_contiguous() and (
-        time_dim == 0 or _product(x.shape[time_dim + (not constant) :]) >= SHORTEST_ROW
-    ):
+def _find_by_sample(
+    sizes: tuple[int, ...], strides: tuple[int, ...], time_dim: int, constant: bool
+) -> Layout:
+    """The layout with the batch among the outer axes: a row of the kernels is a part of one sample.
+
+    Of a whole sample, where that is shorter than rows otherwise are.
+    """
+    axes = [axis for axis in range(len(sizes)) if constant or axis != time_dim]
+    batch = axes[0]
+    ordered = _from_slowest(axes, sizes, strides)
+    shortest = min(SHORTEST_ROW, _product([sizes[a] for a in axes[1:]]))
+    copy = True
+    outer, inner = [batch], axes[1:]
+    for split in range(ordered.index(batch) + 1, len(ordered) + 1):
+        within, across = (
+            joint_stride([sizes[a] for a in some], [strides[a] for a in some])
+            for some in (ordered[split:], ordered[:split])
+        )
+        row = _product([sizes[a] for a in ordered[split:]])
+        if within == 1 and across is not None and row >= shortest:
+            copy = False
+            outer, inner = ordered[:split], ordered[split:]
+            break
+    time_first = time_dim == 0
+    if not (constant or copy):
+        slowest = max([0, *(strides[axis] for axis in outer if sizes[axis] > 1)])
+        time_first = strides[time_dim] >= slowest
+    before, after = ([axis + (constant and axis >= time_dim) for axis in some] for some in (outer, inner))
+    return _layout([*before, time_dim, *after], len(outer), time_dim, time_first, copy)
+
+
+def layout_of(x: Tensor, time_dim: int, constant: bool, by_sample: bool = False) -> Layout:
+    """The layout in which the kernels read ``x``; ``by_sample``: the batch is to be an outer axis."""
+    if by_sample:
+        in_rows = time_dim == 1
+    else:
+        in_rows = time_dim == 0 or _product(x.shape[time_dim + (not constant) :]) >= SHORTEST_ROW
+    if in_rows and x.is_contiguous():
         return Layout(time_dim)
     find = find_layout.__wrapped__ if torch.compiler.is_compiling() else find_layout
-    return find(tuple(x.shape), tuple(x.stride()), time_dim, constant)
+    return find(tuple(x.shape), tuple(x.stride()), time_dim, constant, by_sample)
 
 
 def arrange(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:

@@ -253,7 +253,13 @@ class LIFModule(LayerParameters):
 
     # Calls.
 
-    def forward(self, x: Tensor, membrane: State | None = None, steps: int | None = None) -> Any:
+    def forward(
+        self,
+        x: Tensor,
+        membrane: State | None = None,
+        steps: int | None = None,
+        lengths: Tensor | None = None,
+    ) -> Any:
         """Run T time steps.
 
         Args:
@@ -263,6 +269,8 @@ class LIFModule(LayerParameters):
             membrane: state before the first step, [batch..., features...], for neurons with more state a
                 :class:`lif_cuda.NeuronState`; None: zeros. A stateful layer takes none.
             steps: the number of time steps of a constant input.
+            lengths: the number of time steps of each sample of a padded batch, int64 [batch]: see
+                :func:`lif_cuda.functional.lif`.
 
         Returns:
             ``(out, membrane)``: the output (see :func:`lif_cuda.functional.lif`) and the state after the
@@ -272,14 +280,17 @@ class LIFModule(LayerParameters):
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
         settled = self._settled
-        return self._run(x, membrane, settled if steps is None else settled.but(steps=steps))
+        return self._run(x, membrane, settled if steps is None else settled.but(steps=steps), lengths)
 
-    def step(self, current: Tensor, membrane: State | None = None) -> tuple[Tensor, Any]:
+    def step(
+        self, current: Tensor, membrane: State | None = None, lengths: None = None
+    ) -> tuple[Tensor, Any]:
         """Run one time step, for loops that own the time axis.
 
         Args:
             current: input of this step, [batch..., features...].
             membrane: state before the step; None: zeros. A stateful layer takes none.
+            lengths: for calls of several steps only.
 
         Returns:
             ``(spike, membrane)``; the spike is of the shape of ``current``.
@@ -287,6 +298,11 @@ class LIFModule(LayerParameters):
         Raises:
             TypeError, ValueError: as for :meth:`forward`.
         """
+        if lengths is not None:
+            raise TypeError(
+                "lengths is for calls of several steps, and step runs one: call layer(x, lengths=lengths), "
+                "or keep the states of the samples that go on with torch.where"
+            )
         options = self._settled.options
         channel_dim = options.channel_dim
         if channel_dim is not None and options.steps is None and isinstance(current, Tensor):
@@ -297,13 +313,13 @@ class LIFModule(LayerParameters):
         one = self._settled.but(
             steps=1, time_dim=0, channel_dim=channel_dim, output=self._of_step, return_state=True
         )
-        spikes, state = self._run(current, membrane, one)
+        spikes, state = self._run(current, membrane, one, None)
         return spikes.squeeze(0), state
 
-    def _run(self, x: Tensor, membrane: State | None, settled: Settled) -> Any:
+    def _run(self, x: Tensor, membrane: State | None, settled: Settled, lengths: Tensor | None) -> Any:
         """Call the neuron, from the state that a stateful layer keeps to the one that it keeps then."""
         if not self.stateful:
-            return self._lif(x, self._in_use(), membrane, settled.options, settled)
+            return self._lif(x, self._in_use(), membrane, settled.options, settled, lengths)
         if membrane is not None:
             raise ValueError(
                 "membrane must be None for a stateful layer, which keeps its own; start it from a state "
@@ -314,7 +330,7 @@ class LIFModule(LayerParameters):
         if start is not None:
             # Since it was kept, the neuron may have got a refractory period, or lost it.
             start = self._state_type(**{name: getattr(start, name) for name in self._states()})
-        out, final = self._lif(x, self._in_use(), start, with_state.options, with_state)
+        out, final = self._lif(x, self._in_use(), start, with_state.options, with_state, lengths)
         after = NeuronState(final) if isinstance(final, Tensor) else final
         self._kept.end(start, detached(after) if self.detach_state else after, self.training)
         return (out, final) if settled.options.return_state else out

@@ -38,9 +38,9 @@ OUTPUTS = {
     "checkpoints": 16384,
     "bits": 32768,
 }
-# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, what
-# forward kept for backward, and the gradients that come in, in the order in which lif_forward returns their
-# outputs.
+# The tensors that the operators take beside x, bit i of `present` for the i-th: states, parameters, lengths,
+# the table of a surrogate, what forward kept for backward, and the gradients that come in, in the order in
+# which lif_forward returns their outputs.
 STATES, PARAMETERS = NeuronState._fields, Parameters._fields
 INCOMING = (
     "spikes",
@@ -57,7 +57,8 @@ INCOMING = (
 )
 FIRST_PARAMETER = len(STATES)
 FLOOR = FIRST_PARAMETER + PARAMETERS.index("v_min")
-TABLE = FIRST_PARAMETER + len(PARAMETERS)
+LENGTHS = FIRST_PARAMETER + len(PARAMETERS)
+TABLE = LENGTHS + 1
 CHECKPOINTS, BITS, FIRST_SPIKE, PEAK, FIRST_GRADIENT = range(TABLE + 1, TABLE + 6)
 SLOTS = FIRST_GRADIENT + len(INCOMING)
 # Not among them: the gradient of the total, which the operators take as one of the counts.

@@ -15,7 +15,7 @@ from . import _layout, _ops
 from ._autograd import Call, node_of
 from ._call import Checked, check_call
 from ._layout import Layout
-from ._ops import FIRST_PARAMETER, FLOOR, STATES, TABLE
+from ._ops import FIRST_PARAMETER, FLOOR, LENGTHS, STATES, TABLE
 from ._options import CallOptions
 from ._outputs import OUTPUTS, output_names
 from ._parameters import Parameters, check_parameter
@@ -60,8 +60,8 @@ class Plan(NamedTuple):
         assert table is not None
         return table
 
-    def given(self, x: Tensor, parameters: Parameters, membrane: Any) -> list[Tensor]:
-        """The tensors of the states and the parameters as the operators take them, in the order of slots."""
+    def given(self, x: Tensor, parameters: Parameters, membrane: Any, lengths: Tensor | None) -> list[Tensor]:
+        """The tensors of states, parameters and lengths as the operators take them, in the order of slots."""
         order = self.layout.features
         given: list[Tensor] = []
         if membrane is not None:
@@ -79,6 +79,9 @@ class Plan(NamedTuple):
                 checked = check_parameter(name, value, x, self.features, self.channel_dim)
                 assert isinstance(checked, Tensor)
                 given.append(_layout.arrange_parameter(checked, self.features, order))
+        if lengths is not None:
+            by_sample = lengths.view(-1, *(1,) * (len(self.features) - 1))
+            given.append(_layout.arrange_parameter(by_sample, self.features, order))
         return given
 
 
@@ -93,24 +96,29 @@ def forget() -> None:
 
 
 def plan_of(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Plan:
     """The plan of a call; raises what the checks of a new one raise."""
     if torch.compiler.is_compiling():
-        return new_plan(x, parameters, membrane, options, settled)
+        return new_plan(x, parameters, membrane, lengths, options, settled)
     try:
-        key = _key(x, parameters, membrane, options, settled)
+        key = _key(x, parameters, membrane, lengths, options, settled)
         known = _PLANS.get(key)
     except (AttributeError, RuntimeError, TypeError):
         # An argument is not of the kind that it should be, and so without a shape, strides or a hash. The
         # checks say which, and what to do.
-        return new_plan(x, parameters, membrane, options, settled)
+        return new_plan(x, parameters, membrane, lengths, options, settled)
     if known is not None:
         return known
     if is_traced():
         with untraced():
-            return new_plan(x, parameters, membrane, options, settled)
-    plan = new_plan(x, parameters, membrane, options, settled)
+            return new_plan(x, parameters, membrane, lengths, options, settled)
+    plan = new_plan(x, parameters, membrane, lengths, options, settled)
     if len(_PLANS) >= _MOST_PLANS:
         _PLANS.clear()
     _PLANS[key] = plan
@@ -118,7 +126,12 @@ def plan_of(
 
 
 def _key(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Any:
     """What a plan depends on. Types stand beside values: True and 1 are equal, and not the same option."""
     of_options: Any = settled
@@ -140,7 +153,8 @@ def _key(
             *[tensor if tensor is None else _meta(tensor) for tensor in states],
         )
     strides = x.is_contiguous() or x.stride()
-    return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state)
+    of_lengths = lengths if lengths is None else _meta(lengths)
+    return (x.shape, strides, x.dtype, x.device, of_options, of_parameters, of_state, of_lengths)
 
 
 def _meta(tensor: Tensor) -> tuple[Any, ...]:
@@ -149,13 +163,19 @@ def _meta(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def new_plan(
-    x: Tensor, parameters: Parameters, membrane: Any, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: Any,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Plan:
     """Check a call, and plan it."""
-    checked = check_call(x, parameters, membrane, options, settled)
+    checked = check_call(x, parameters, membrane, lengths, options, settled)
     options = checked.options
     _ops.check_device(x)
-    layout = _layout.layout_of(x, checked.time_dim, options.steps is not None)
+    by_sample = checked.lengths is not None
+    layout = _layout.layout_of(x, checked.time_dim, options.steps is not None, by_sample)
     call = _call(checked, layout)
     compiling = torch.compiler.is_compiling()
     length = x.shape[checked.time_dim] if options.steps is None else options.steps
@@ -220,6 +240,7 @@ def _call(checked: Checked, layout: Layout) -> Call:
     names = tuple(checked.states)
     slots = [STATES.index(name) for name in names if checked.states[name] is not None]
     slots += [FIRST_PARAMETER + i for i, tensor in enumerate(_by_tensor(checked)) if tensor]
+    slots += [LENGTHS] if checked.lengths is not None else []
     last = ("membrane",) if "trace_last" in asked_for else ()
     results = (*asked, *(names if options.return_state else last))
     numbers = [0.0 if v is None or isinstance(v, Tensor) else float(v) for v in parameters]

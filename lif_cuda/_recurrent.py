@@ -76,7 +76,7 @@ def check_recurrent_call(
     settled: Settled | None,
 ) -> CheckedRecurrent:
     """Check all arguments of a call; of a layer's, ``settled``, the options were checked before."""
-    checked = check_call(x, parameters, None, options, settled)
+    checked = check_call(x, parameters, None, None, options, settled)
     if settled is None:
         check_recurrent(checked.options, parameters)
     x, features = checked.x, checked.features

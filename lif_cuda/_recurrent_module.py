@@ -72,9 +72,15 @@ class RecurrentModule(LIFModule):
         return _STATES
 
     def _lif(
-        self, x: Tensor, parameters: Parameters, state: Any, options: CallOptions, settled: Settled
+        self,
+        x: Tensor,
+        parameters: Parameters,
+        state: Any,
+        options: CallOptions,
+        settled: Settled,
+        lengths: None,
     ) -> Any:
-        """T time steps, with the weights as they are now."""
+        """T time steps, with the weights as they are now; no call of this layer gives lengths."""
         weight, bias = self.recurrent.weight, self.recurrent.bias
         return type(self)._run_recurrent(x, weight, bias, parameters, state, options, settled)
 
@@ -91,7 +97,7 @@ class RecurrentModule(LIFModule):
         Raises:
             TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
         """
-        return self._run(x, state, self._settled)  # type: ignore[arg-type]
+        return self._run(x, state, self._settled, None)  # type: ignore[arg-type]
 
     def step(  # type: ignore[override]
         self, current: Tensor, state: RecurrentState | None = None
@@ -111,5 +117,5 @@ class RecurrentModule(LIFModule):
         if not isinstance(current, Tensor):
             raise TypeError(f"current must be a torch.Tensor, got {_check.type_name(current)}")
         one = self._settled.but(time_dim=0, output="spikes", return_state=True)
-        spikes, after = self._run(current.unsqueeze(0), state, one)  # type: ignore[arg-type]
+        spikes, after = self._run(current.unsqueeze(0), state, one, None)  # type: ignore[arg-type]
         return spikes.squeeze(0), after

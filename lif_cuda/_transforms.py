@@ -26,7 +26,7 @@ from ._autograd import (
     gradients_of,
     run,
 )
-from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, PEAK, TABLE
+from ._ops import CHECKPOINTS, FIRST_GRADIENT, FIRST_PARAMETER, FIRST_SPIKE, INCOMING, LENGTHS, PEAK, TABLE
 from ._outputs import SERIES
 
 
@@ -68,7 +68,7 @@ class _Mapped:
         return tensor.movedim(dim, at).contiguous()
 
     def parameter(self, value: Tensor, dim: int | None, *, own: bool) -> Tensor:
-        """A parameter as it is; with samples first if it is mapped, or each needs its ``own``."""
+        """A parameter, or lengths, as it is; with samples first if mapped, or if each needs its ``own``."""
         if dim is None and not own:
             return value
         value = self.tensor(value, dim, 0)
@@ -202,10 +202,12 @@ class Backward(torch.autograd.Function):
         parameters: dict[int, tuple[Tensor, int | None]] = {}
         arranged = []
         for slot, tensor, dim in zip(slots, given, in_dims[2:], strict=True):
-            if FIRST_PARAMETER <= slot < TABLE:
+            if FIRST_PARAMETER <= slot < LENGTHS:
                 parameters[slot] = tensor, dim
                 own = bool(wanted >> names.index("beta") + slot - FIRST_PARAMETER & 1)
                 arranged.append(mapped.parameter(tensor, dim, own=own))
+            elif slot == LENGTHS:
+                arranged.append(mapped.parameter(tensor, dim, own=False))
             elif slot == TABLE:
                 arranged.append(tensor)
             elif slot == CHECKPOINTS:

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from . import _agreement, _events, _layout, _recurrent_run, _transforms
+from . import _agreement, _events, _layout, _lengths, _recurrent_run, _transforms
 from ._autograd import NO_FORWARD_MODE, FusedLIF, recorded_in_a_graph, run
 from ._ops import TABLE
 from ._options import (
@@ -36,6 +36,8 @@ def lif(
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
     membrane: State | None = None,
+    *,
+    lengths: Tensor | None = None,
     **options: Any,
 ) -> Any:
     """T time steps of leaky integrate-and-fire neurons, fused.
@@ -66,6 +68,13 @@ def lif(
         threshold: membrane at which a neuron fires: a number or a tensor.
         membrane: state before the first step, [batch..., features...], of the state's dtype (float32 for
             16-bit x, else x's); for neurons with more state a :class:`NeuronState`; None: zeros.
+        lengths: the number of time steps of each sample of a padded batch, int64 [batch], on the device of x;
+            None: all take T. The batch is the first axis of x beside time: the second where time is first,
+            else the first. After its length a sample's neurons neither integrate nor fire: its spikes and
+            traces are 0 there, its state is the one at its length, counts are of its own steps, its rate is
+            over its length (0 where that is 0), its first spike is its length where there is none, and
+            gradients are 0, whatever x holds there. A length is in [0, T]: on a CPU anything else raises; on
+            CUDA, where asking would wait for the device, it is clamped.
         steps: the number of time steps T of a constant input; None: x has a time axis.
         time_dim: the time axis of x and of outputs with one.
         channel_dim: the axis of x along which one-dimensional parameters lie; None: the last.
@@ -122,7 +131,7 @@ def lif(
         NotImplementedError: x is on another kind of device; or the gradient is differentiated again.
     """
     parameters, chosen = of_call(beta, threshold, options)
-    return run_neuron(x, parameters, membrane, chosen)
+    return run_neuron(x, parameters, membrane, chosen, lengths=lengths)
 
 
 # What a leaky integrator returns, and the output of the neuron that it is.
@@ -143,6 +152,7 @@ def li(
     beta: float | Tensor,
     membrane: State | None = None,
     *,
+    lengths: Tensor | None = None,
     output: Readout = "trace",
     return_state: bool = True,
     **options: Unpack[IntegratorOptions],
@@ -153,7 +163,8 @@ def li(
     ``reset="none"`` and without its spikes.
 
     Args:
-        x, beta, membrane: as for :func:`lif`.
+        x, beta, membrane, lengths: as for :func:`lif`; a sample of length 0 has the largest membrane
+            -infinity, and the mean 0.
         output: ``"trace"``: v[t], [T, ...] in x's dtype; or, of v over time, without storing it and in the
             state's dtype: ``"last"``, ``"max"`` (see ``"trace_max"`` of :func:`lif`; T must not be 0) and
             ``"mean"`` (0 if T is).
@@ -175,7 +186,7 @@ def li(
         "surrogate": SILENT,
         "return_state": return_state,
     }
-    return lif(x, beta, 1.0, membrane, **options, **asked)
+    return lif(x, beta, 1.0, membrane, lengths=lengths, **options, **asked)
 
 
 def run_neuron(
@@ -184,15 +195,18 @@ def run_neuron(
     membrane: State | None,
     options: CallOptions,
     settled: Settled | None = None,
+    lengths: Tensor | None = None,
 ) -> Any:
     """:func:`lif` with its arguments in groups; ``settled``: what a layer knows of its calls."""
     if type(x) is not Tensor and is_distributed(x):
-        return _run_distributed(x, parameters, membrane, options, settled)
+        return _run_distributed(x, parameters, membrane, lengths, options, settled)
     if "packed" in options.output and isinstance(x, Tensor) and x.device.type == "cuda":
-        return _run_and_pack(x, parameters, membrane, options, settled)
-    plan = plan_of(x, parameters, membrane, options, settled)
+        return _run_and_pack(x, parameters, membrane, lengths, options, settled)
+    plan = plan_of(x, parameters, membrane, lengths, options, settled)
     call, layout, options = plan.call, plan.layout, plan.options
-    given = plan.given(x, parameters, membrane) if call.slots else []
+    if lengths is not None:
+        _lengths.check_range(lengths, x, options)
+    given = plan.given(x, parameters, membrane, lengths) if call.slots else []
     if not plan.as_it_lies:
         x = _layout.arrange(x, layout.order if options.steps is None else layout.features)
         if layout.copy:
@@ -268,14 +282,19 @@ def _in_python(plan: Plan, x: Tensor, given: list[Tensor], transformed: bool) ->
 
 
 def _run_and_pack(
-    x: Tensor, parameters: Parameters, membrane: State | None, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: State | None,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Any:
     """:func:`run_neuron` on CUDA, whose kernels write no words: they write spikes, which are packed then."""
     names = output_names(_agreement.check_options(options).output)
     instead: Any = tuple("spikes" if name == "packed" else name for name in names)
     options = options._replace(output=instead)
     settled = None if settled is None else settled.but(output=instead)
-    results = run_neuron(x, parameters, membrane, options, settled)
+    results = run_neuron(x, parameters, membrane, options, settled, lengths)
     outputs = results[0] if options.return_state else results
     found = dict(zip(names, outputs, strict=True))
     found["packed"] = PackedSpikes.pack(found["packed"])
@@ -284,7 +303,12 @@ def _run_and_pack(
 
 
 def _run_distributed(
-    x: Tensor, parameters: Parameters, membrane: State | None, options: CallOptions, settled: Settled | None
+    x: Tensor,
+    parameters: Parameters,
+    membrane: State | None,
+    lengths: Tensor | None,
+    options: CallOptions,
+    settled: Settled | None,
 ) -> Any:
     """:func:`run_neuron` on DTensors: each process runs its own part of the neurons."""
     from . import _dtensor  # it imports torch.distributed, which most programs do not need
@@ -293,7 +317,13 @@ def _run_distributed(
     parts = _dtensor.Parts(x, options)
     if settled is not None:
         parts.check_neurons(settled.neurons)
-    results = run_neuron(parts.x(), parts.parameters(parameters), parts.state(membrane), options)
+    results = run_neuron(
+        parts.x(),
+        parts.parameters(parameters),
+        parts.state(membrane),
+        options,
+        lengths=parts.lengths(lengths),
+    )
     return parts.whole(results)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._agreement import check_unlearned
 from ._call import Checked, check_call
+from ._lengths import check_range
 from ._module import LIFModule
 from ._options import CallOptions, RecurrentCallOptions, of_call
 from ._outputs import SERIES, output_names, outputs_type
@@ -75,6 +76,8 @@ def lif(
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
     membrane: State | None = None,
+    *,
+    lengths: Tensor | None = None,
     **options: Any,
 ) -> Any:
     """:func:`lif_cuda.functional.lif` as a Python loop over time: same arguments, returns and errors.
@@ -82,7 +85,7 @@ def lif(
     ``save`` changes what the kernels keep for backward; here it is checked, and autograd keeps what it needs.
     """
     parameters, chosen = of_call(beta, threshold, options)
-    return run_neuron(x, parameters, membrane, chosen)
+    return run_neuron(x, parameters, membrane, chosen, lengths=lengths)
 
 
 def run_neuron(
@@ -91,10 +94,13 @@ def run_neuron(
     membrane: State | None,
     options: CallOptions,
     settled: Settled | None = None,
+    lengths: Tensor | None = None,
 ) -> Any:
     """:func:`lif` with its arguments in groups; ``settled``: what a layer knows of its calls."""
-    checked = check_call(x, parameters, membrane, options, settled)
+    checked = check_call(x, parameters, membrane, lengths, options, settled)
     options = checked.options
+    if lengths is not None:
+        check_range(lengths, x, options)
     if torch.is_grad_enabled():
         check_unlearned(options, parameters)
 
@@ -148,7 +154,12 @@ def _loop(
 
     steps = options.steps
     currents = x.to(dtype).unbind(time_dim) if steps is None else (x.to(dtype),) * steps
-    for current in currents:
+    lengths = _own_lengths(checked, len(currents))
+    for t, current in enumerate(currents):
+        ending = _Ending(None if lengths is None else t < lengths)
+        before_step = v, i, b, q
+        current, v, i, b, q = (ending.or_zero(value) for value in (current, *before_step))
+
         # Integrate and leak.
         if alpha is not None:
             current = i = alpha * i + current
@@ -183,19 +194,22 @@ def _loop(
         if refractory:
             q = torch.where(s != 0, torch.full_like(q, refractory), (q - 1).clamp(min=0))
 
-        # Read out.
+        # Read out. A sample that has ended stays as it was before.
+        s, u, seen = (ending.or_zero(value) for value in (s, u, v))
+        reached = v
+        v, i, b, q = (ending.or_else(*pair) for pair in zip((v, i, b, q), before_step, strict=True))
         if counted:
             count = count + s
         if "first_spike" in names:
             alive = alive * (1 - s)
-            first = first + alive
+            first = first + ending.or_zero(alive)
         if "trace_mean" in names:
-            sum_v = sum_v + v
+            sum_v = sum_v + seen
         if "trace_max" in names:  # which the first step reaches, and a NaN, as in torch.max
             first_step = not series["trace"]
-            higher = (v > top) | (v.isnan() & ~top.isnan()) | first_step
-            top = torch.where(higher, v, top)
-        for name, value in (("spikes", s), ("trace", v), ("trace_before_reset", u)):
+            higher = (reached > top) | (reached.isnan() & ~top.isnan()) | first_step
+            top = ending.or_else(torch.where(higher, reached, top), top)
+        for name, value in (("spikes", s), ("trace", seen), ("trace_before_reset", u)):
             series[name].append(value)
 
     def stacked(name: str) -> Tensor:
@@ -206,7 +220,10 @@ def _loop(
     found: dict[str, Any] = {name: stacked(name) for name in reversed(series) if name in names}
     # Divided by a tensor: eager CUDA divides by a number by multiplying with its reciprocal, which rounds
     # twice (7 / 24 is 0x1.2aaaacp-2 then, not 0x1.2aaaaap-2).
-    length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
+    if lengths is None:
+        length = torch.full((), max(len(currents), 1), dtype=dtype, device=x.device)
+    else:
+        length = lengths.clamp(min=1).to(dtype)
     found |= {"count": count, "rate": count / length, "first_spike": first}
     found |= {"trace_max": top, "trace_mean": sum_v / length, "trace_last": v.clone()}
     if "packed" in names:
@@ -215,6 +232,33 @@ def _loop(
     if "total" in names:
         found["total"] = count.double().sum()
     return found, {"membrane": v, "current": i, "adaptation": b, "silence": q}
+
+
+class _Ending:
+    """Which samples of a padded batch take a step; None: all.
+
+    The others compute one from zeros that nothing reads, so that whatever x holds for them, infinity and NaN,
+    reaches no gradient.
+    """
+
+    def __init__(self, going: Tensor | None) -> None:
+        self._going = going
+
+    def or_else(self, value: Tensor, other: Tensor) -> Tensor:
+        return value if self._going is None else torch.where(self._going, value, other)
+
+    def or_zero(self, value: Tensor) -> Tensor:
+        return value if self._going is None else torch.where(self._going, value, 0)
+
+
+def _own_lengths(checked: Checked, steps: int) -> Tensor | None:
+    """The time steps of each sample over the axes of one time step, if they have their own.
+
+    On CUDA nobody has asked whether they are in range.
+    """
+    if checked.lengths is None:
+        return None
+    return checked.lengths.clamp(0, steps).view(-1, *(1,) * (len(checked.features) - 1))
 
 
 class ReferenceLIF(LIFModule):

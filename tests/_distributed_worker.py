@@ -88,6 +88,21 @@ def dtensor(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
     return found
 
 
+def padded(mesh: DeviceMesh) -> dict[str, list[Tensor]]:
+    """A padded batch: each process takes the lengths of its own samples, wherever all of them are."""
+    x, weights, lengths = torch.randn(7, 4, 10), torch.randn(7, 4, 10), torch.tensor([0, 7, 3, 5])
+    found = {}
+    for where, placement in {"batch": Shard(1), "features": Shard(-1), "everywhere": Replicate()}.items():
+        at = Shard(0) if where == "batch" else Replicate()
+        for kind, given in {"one": lengths, "placed": distribute_tensor(lengths, mesh, [at])}.items():
+            leaf = distribute_tensor(x, mesh, [placement]).requires_grad_()
+            outputs, state = functional.lif(leaf, 0.9, 0.7, output=("spikes", "rate"), lengths=given)
+            loss = (outputs.spikes * distribute_tensor(weights, mesh, [placement])).sum() + outputs.rate.sum()
+            loss.redistribute(placements=[Replicate()]).to_local().backward()
+            found[f"{where}, {kind}"] = [t.full_tensor() for t in (*outputs, state, leaf.grad)]
+    return found
+
+
 def tensor_parallel(mesh: DeviceMesh) -> Gradients:
     """A Linear cut by its columns, the neurons, a Linear cut by its rows; the neurons do not communicate."""
 
@@ -173,7 +188,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found: dict[str, Any] = {}
-    for function in (ddp, fsdp2, dtensor, tensor_parallel, streaming, errors):
+    for function in (ddp, fsdp2, dtensor, padded, tensor_parallel, streaming, errors):
         torch.manual_seed(0)
         found[function.__name__] = function(mesh)
     if dist.get_rank() == 0:

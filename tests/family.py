@@ -37,6 +37,8 @@ STATE_OF = {
 # Around the 16 steps of a chunk on CUDA and the 32 on the CPU; beyond 32 CUDA has kernels for few neurons.
 STEPS = (0, 1, 2, 5, 16, 17, 25, 32, 33, 49, 64, 100)
 FEATURES = ((5,), (3, 7), (2, 3, 33), (2, 129), (4, 1), (1,), (0,), (2, 64), (), (8, 16))
+# Of samples of a padded batch, or T where that is less.
+LENGTHS = (0, 1, 3, 16, 17, 31, 32, 33, 100)
 # Those whose kernels have the very roundings of the eager formulas.
 EXACT_SURROGATES = (
     FastSigmoid(7.0, scale=0.7),
@@ -89,10 +91,20 @@ class Case:
     uniform_gradients: bool = False
     seed: int = 0
     constants: tuple[str, ...] = ()  # parameters without a gradient
+    lengths: Tensor | None = None
 
     def __str__(self) -> str:
         given = {name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
-        return f"x {tuple(self.x.shape)} {self.x.dtype}, {given}, states {list(self.states)}, {self.options}"
+        lengths = None if self.lengths is None else self.lengths.tolist()
+        return (
+            f"x {tuple(self.x.shape)} {self.x.dtype}, {given}, states {list(self.states)}, {self.options}, "
+            f"lengths {lengths}"
+        )
+
+    @property
+    def lengths_option(self) -> dict[str, Tensor]:
+        """The lengths as a keyword, if there are any."""
+        return {} if self.lengths is None else {"lengths": self.lengths}
 
 
 def _view(pick: Pick, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -202,6 +214,12 @@ def draw_case(
                 state = state.abs().round().clamp(max=2)
             states[name] = state.abs() if name == "adaptation" else state
     x = (0.5 * normal(*shape) + 0.2).to(dtype)
+    view, uniform_gradients = _view(pick, x), pick.chance(0.2)
+    lengths = None
+    if features and pick.chance(0.25):
+        lengths = torch.tensor([min(steps, pick.choice(LENGTHS)) for _ in range(features[0])]).long()
+        if not constant and pick.chance(0.5):
+            poison(x, lengths, time_dim)
     return Case(
         x,
         parameters,
@@ -209,11 +227,18 @@ def draw_case(
         tuple(names),
         options,
         outputs,
-        _view(pick, x),
-        pick.chance(0.2),
+        view,
+        uniform_gradients,
         seed,
         ("v_min",),
+        lengths=lengths,
     )
+
+
+def poison(x: Tensor, lengths: Tensor, time_dim: int) -> None:
+    """Put NaN wherever a sample of x has ended."""
+    by_sample = x.movedim(time_dim, 1)
+    by_sample[torch.arange(by_sample.shape[1]) >= lengths[:, None]] = float("nan")
 
 
 def kept_in_bits(case: Case, pick: Pick) -> Case:
@@ -262,7 +287,7 @@ def run(function: Callable[..., Any], case: Case) -> Outcome:
     membrane: Any = None
     if states:
         membrane = NeuronState(**states) if len(case.state_names) > 1 else states["membrane"]
-    result = function(case.view(x), **parameters, membrane=membrane, **case.options)
+    result = function(case.view(x), **parameters, membrane=membrane, **case.options, **case.lengths_option)
     names = [*case.outputs, *case.state_names]
     results = dict(zip(names, flat(result), strict=True))
     generator = torch.Generator().manual_seed(case.seed)

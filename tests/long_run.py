@@ -83,7 +83,9 @@ def forward(function: Callable[..., Any], case: Case) -> dict[str, Tensor]:
     if case.states:
         membrane = NeuronState(**case.states) if len(case.state_names) > 1 else case.states["membrane"]
     with torch.no_grad():
-        result = function(case.view(case.x), **case.parameters, membrane=membrane, **case.options)
+        result = function(
+            case.view(case.x), **case.parameters, membrane=membrane, **case.options, **case.lengths_option
+        )
     return dict(zip([*case.outputs, *case.state_names], flat(result), strict=True))
 
 

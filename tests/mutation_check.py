@@ -26,9 +26,10 @@ import torch
 from _compile import CXX_FLAGS, ROOT, cxx
 from host_cuda.harness import TARGET_FLAG
 
-STEP, STEP_BACK, MEMBER, READOUT_OVER_TIME = (
-    f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "readout")
+STEP, STEP_BACK, MEMBER, PARAMS, READOUT_OVER_TIME = (
+    f"csrc/neuron/{name}.h" for name in ("step", "back", "member", "params", "readout")
 )
+LAUNCH_FORWARD = "csrc/cuda/launch_forward.cuh"
 ACCESS, AHEAD, SLOPES, READOUT, BITS, TIERS = (
     f"csrc/cuda/{name}.cuh" for name in ("access", "ahead", "slopes", "readout", "bits", "tiers")
 )
@@ -82,9 +83,13 @@ MUTATIONS = [
     Mutation("reset gradient sign", STEP_BACK, "sub(g, mul(theta, a))", "add(g, mul(theta, a))"),
     Mutation("adaptation forgets", STEP, "return add(mul(rho, b), s);", "return add(b, s);"),
     Mutation("cpu: missing detach", STEP_BACK, "const bool detached = kind.detached || kind.delayed;", "const bool detached = false;"),
+    Mutation("cpu: lengths forgotten", WORKSPACE, "steps_of(extent, lengths, neuron)};", "extent.steps};"),
+    Mutation("cpu: a sample of another", PARAMS, "neuron / lengths.repeat % lengths.period]", "neuron % lengths.period]"),
+    Mutation("cpu: padding left as it was", CPU_ACCESS, "t < extent.steps; ++t) {", "t + 1 < extent.steps; ++t) {"),
+    Mutation("cpu: a rate over all steps", CPU_READOUT, "return static_cast<S>(block.steps > 0 ? block.steps : 1);", "return static_cast<S>(block.steps + 1);"),
     Mutation("cpu: lost tail", WORKSPACE, "tiling.neurons ? left :", "tiling.neurons ? left - (left % 8 == 3) :"),
     Mutation("cpu: repeat ignored", CPU_ACCESS, "int64_t at = block.neuron / parameter.repeat %", "int64_t at = block.neuron %"),
-    Mutation("cpu: count as rate", CPU_READOUT, "static_cast<S>(steps > 0 ? steps : 1), block.size);", "S(1), block.size);"),
+    Mutation("cpu: count as rate", CPU_READOUT, "count, rate_divisor<S>(block), block.size);", "count, S(1), block.size);"),
     Mutation("cpu: checkpoint late", CPU_FORWARD, "      until_checkpoint = args.checkpoint_every;\n", "      until_checkpoint = args.checkpoint_every + 1;\n"),
     Mutation("cpu: a tile over a checkpoint", CPU_FORWARD, "smaller(steps - t, until_checkpoint));", "steps - t);"),
     Mutation("cpu: one checkpoint for all states", CPU_BACKWARD, "args.checkpoints + slot++ * neurons", "args.checkpoints + slot * neurons"),
@@ -177,6 +182,9 @@ MUTATIONS = [
     Mutation("cuda: no barrier of a block", LONG_BACKWARD, "    __syncthreads();\n", ""),
     Mutation("cuda: the gradient of a mean at each step", ANY, "a = add(a, grad_mean);", ""),
     Mutation("cuda: a floor of another neuron", ACCESS, "v_min = load_parameter<W>(parameter[kFloor], at);", "v_min = splat<S, W>(parameter[kFloor].value);"),
+    Mutation("cuda: lengths as they come", PARAMS, "return length < 0 ? 0 : length < extent.steps ? length : extent.steps;", "return length;"),
+    Mutation("cuda: lengths in a lean kernel", LAUNCH_FORWARD, " ||\n         args.lengths.values != nullptr;", ";"),
+    Mutation("cuda: padding left as it was", ANY, "row != nullptr && t < last; ++t", "row != nullptr && t + 1 < last; ++t"),
     Mutation("cuda: later than the first spike", ANY, "later = first_spike_earlier(grad_first, later, was.s);", ""),
     Mutation("cuda: trace gradient lost", ANY, "a = add(a, lif::widen(g_trace[t * args.grad_trace.time_stride]));", "a = add(a, lif::widen(T{}));"),
     Mutation("recurrent: another order of spikes", "csrc/cpu/level/events.inl", "for (int64_t w = 0; w < count; ++w) {", "for (int64_t w = count - 1; w >= 0; --w) {"),
@@ -257,7 +265,7 @@ def caught(mutation: Mutation) -> str | None:
             build_cpu(folder)
             # Drawn cases last: hypothesis takes minutes to make a failure small.
             events = mutation.name.startswith("events:")
-            names = ("numpy", "lif", "floor", "li", "halves", "family", "fuzz")
+            names = ("numpy", "lif", "floor", "li", "halves", "family", "lengths", "fuzz")
             tests = [f"tests/test_{name}.py" for name in (("events", "packed") if events else names)]
         try:
             done = subprocess.run(

@@ -7,7 +7,7 @@ forms of the literature instead of from automatic differentiation. One neuron pe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,39 @@ class Result:
     states: dict[str, Array]
     gradients: dict[str, Array]
     terms: dict[str, Array]
+
+
+def run_padded(
+    neuron: Neuron,
+    x: Array,
+    states: dict[str, Array],
+    grads: dict[str, Array],
+    lengths: NDArray[np.int64],
+) -> Result:
+    """The same of neurons with ``lengths`` of their own, [N]: those of one length at a time, cut to it."""
+    series = ("spikes", "trace", "trace_before_reset")
+    whole = Result({}, {}, {}, {})
+    for length in np.unique(lengths):
+        those = lengths == length
+        own = {
+            part.name: value[those]
+            for part in fields(neuron)
+            if isinstance(value := getattr(neuron, part.name), np.ndarray)
+        }
+        found = run(
+            replace(neuron, **own),
+            x[:length, those],
+            {name: state[those] for name, state in states.items()},
+            {name: grad[:length, those] if name in series else grad[those] for name, grad in grads.items()},
+        )
+        for group in fields(whole):
+            into = getattr(whole, group.name)
+            for name, part in getattr(found, group.name).items():
+                if part.ndim == 1:
+                    into.setdefault(name, np.zeros(x.shape[1:], part.dtype))[those] = part
+                else:
+                    into.setdefault(name, np.zeros(x.shape, part.dtype))[:length, those] = part
+    return whole
 
 
 def run(

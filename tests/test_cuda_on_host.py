@@ -22,12 +22,12 @@ import pytest
 import torch
 from _compile import cxx
 from compare import raw_arguments
-from family import EXACT_SURROGATES, Case, SeededPick, assert_same, draw_case, kept_in_bits, run
+from family import EXACT_SURROGATES, Case, SeededPick, assert_same, draw_case, kept_in_bits, poison, run
 from host_cuda.harness import HostKernels, build
 from members import MEMBERS, PLAIN, Member, call_of
 from torch import Tensor
 
-from lif_cuda import _ops, functional, reference
+from lif_cuda import _lengths, _ops, functional, reference
 from lif_cuda.surrogate import (
     ATan,
     FastSigmoid,
@@ -252,6 +252,32 @@ def test_two_bits_a_step(kernels: HostKernels, member: Member, dtype: torch.dtyp
             wide = dtype in TRAINED_IN and size == 24
             expected = "bits_backward_kernel" if wide else "general_backward_kernel"
             check(kernels, case, expected if steps > 0 else "backward_kernel")  # no steps have no words
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def test_padded_batches(kernels: HostKernels, member: Member, dtype: torch.dtype) -> None:
+    """In the general kernels, whatever the neuron, with a length for each thread."""
+    lengths = torch.tensor([0, 1, 15, 16, 17, 32, 33, 40])
+    every = ("spikes", "count", "rate", "first_spike", "trace", "trace_before_reset", "total")
+    for output, constant, size in (("spikes", False, 12), (every, False, 5), ("count", True, 9)):
+        case = call_of(member, 40, (8, size), dtype, output=output, constant=constant)
+        case.lengths = lengths
+        if not constant:
+            poison(case.x, lengths, 0)
+        check(kernels, case, "general_backward_kernel")
+
+
+def test_lengths_out_of_range_are_clamped(kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks a device for them before."""
+    monkeypatch.setattr(_lengths, "check_range", lambda *_: None)
+    case = call_of(PLAIN[0], 20, (4, 6), torch.float32, output=("spikes", "rate", "first_spike"))
+    found = []
+    for lengths in ([-7, 3, 21, 1 << 40], [0, 3, 20, 20]):
+        case.lengths = torch.tensor(lengths)
+        found.append(run(functional.lif, case))
+    assert_same(*found, torch.float32)
+    assert_same(found[1], run(reference.lif, case), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

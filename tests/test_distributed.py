@@ -49,6 +49,15 @@ def test_distributed_tensors(found: tuple[Found, Found]) -> None:
                 torch.testing.assert_close(other, mine, rtol=1e-5, atol=1e-6)
 
 
+def test_padded_batches(found: tuple[Found, Found]) -> None:
+    one, two = (results["padded"] for results in found)
+    assert len(one) == 6
+    for name, tensors in one.items():
+        assert not tensors[0][3:, 2].any(), "a sample fires after its length"
+        for mine, other in zip(tensors, two[name], strict=True):
+            assert torch.equal(mine, other), name
+
+
 def test_each_process_keeps_its_own_state(found: tuple[Found, Found]) -> None:
     for results in found:
         assert set(results["streaming"]) == {"plain", "current"}

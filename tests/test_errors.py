@@ -267,6 +267,61 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"surrogate must be an object of lif_cuda\.surrogate",
     ),
     ("surrogate class", {"surrogate": FastSigmoid}, TypeError, r"surrogate must be an object"),
+    (
+        "lengths list",
+        {"lengths": [4, 2, 1]},
+        TypeError,
+        r"lengths must be a torch\.Tensor of int64, got list",
+    ),
+    (
+        "lengths dtype",
+        {"lengths": torch.ones(3, dtype=torch.int32)},
+        TypeError,
+        r"lengths must have dtype int64, got torch\.int32; convert it with lengths\.long\(\)",
+    ),
+    (
+        "lengths shape",
+        {"lengths": torch.ones(4).long()},
+        ValueError,
+        r"lengths must have .* each of the 3 samples of x, .*: shape \(3,\), got \(4,\)",
+    ),
+    (
+        "lengths, batch first",
+        {"lengths": torch.ones(3).long(), "time_dim": 1},
+        ValueError,
+        r"lengths must have .* each of the 4 samples of x, .*: shape \(4,\), got \(3,\)",
+    ),
+    ("lengths dims", {"lengths": torch.ones(3, 5).long()}, ValueError, r"lengths must .*got \(3, 5\)"),
+    (
+        "lengths without a batch",
+        {"x": X[:, 0, 0], "lengths": torch.ones(1).long()},
+        ValueError,
+        r"lengths needs a batch, the first axis of x beside time; x has none, got shape \(4,\)",
+    ),
+    (
+        "lengths device",
+        {"lengths": torch.ones(3, dtype=torch.int64, device="meta")},
+        ValueError,
+        r"lengths must be on the device of x, cpu, got meta; move it with \.to\('cpu'\)",
+    ),
+    (
+        "lengths > T",
+        {"lengths": torch.tensor([4, 5, 0])},
+        ValueError,
+        r"lengths must be in \[0, 4\], .*, got 5; pad x .* lengths\.clamp\(0, 4\)",
+    ),
+    (
+        "lengths < 0",
+        {"lengths": torch.tensor([-2, 5, 0])},
+        ValueError,
+        r"lengths must be in \[0, 4\], the time steps that there are, got -2",
+    ),
+    (
+        "lengths > steps",
+        {"lengths": torch.tensor([7, 8, 0, 0]), "steps": 7},
+        ValueError,
+        r"lengths must be in \[0, 7\], .*, got 8",
+    ),
 ]
 
 
@@ -379,6 +434,12 @@ def test_models() -> None:
         model(torch.zeros(2, 6), num_steps=-1)
 
 
+@pytest.mark.parametrize("cls", [LIF, ReferenceLIF])
+def test_lengths_of_a_step(cls: type[LIF]) -> None:
+    with pytest.raises(TypeError, match=r"lengths is for calls of several steps, and step runs one: call"):
+        cls().step(X[0], lengths=torch.ones(3).long())  # type: ignore[arg-type]
+
+
 def test_stateful_layers() -> None:
     layer = LIF(stateful=True)
     with pytest.raises(ValueError, match=r"membrane must be None for a stateful layer.*reset_state"):
@@ -387,7 +448,8 @@ def test_stateful_layers() -> None:
         LIF().reset_state()
 
 
-BETA, MEMBRANE = _ops.FIRST_PARAMETER, 0
+BETA, MEMBRANE, LENGTHS = _ops.FIRST_PARAMETER, 0, _ops.LENGTHS
+LONGS = torch.arange(1, 7)
 OUTPUTS = _ops.OUTPUTS
 # Tensors by their slots, numbers by their names.
 Change = dict[Any, Any]
@@ -415,6 +477,16 @@ RAW_CALLS: list[tuple[str, Change, str]] = [
     ("bits, a floor", {"asked": OUTPUTS["bits"], "traits": _ops.FLOORED}, "where a floor held"),
     ("no largest", {"asked": OUTPUTS["trace_max"], "x": X[:0]}, "the largest of no membranes"),
     ("no step", {"asked": OUTPUTS["peak"]}, "the step of the largest goes with it"),
+    ("lengths dtype", {LENGTHS: torch.ones(3, 1)}, "lengths must have dtype int64"),
+    ("lengths strided", {LENGTHS: LONGS[::2, None]}, "lengths must be contiguous"),
+    ("lengths shape", {LENGTHS: LONGS[:4, None]}, "must repeat evenly"),
+    ("lengths in a row", {LENGTHS: LONGS[:3, None]}, "lengths must be the same for all inner neurons"),
+    (
+        "lengths > T",
+        {LENGTHS: LONGS[:3, None] + 2, "time_dim": 1, "x": X.movedim(0, 1)},
+        "lengths must be in",
+    ),
+    ("lengths < 0", {LENGTHS: LONGS[:3, None] - 2, "time_dim": 1, "x": X.movedim(0, 1)}, "got -1"),
 ]
 
 

@@ -105,7 +105,7 @@ def run_used(function: Callable[..., Any], case: Case, use: Use) -> Outcome:
     if states:
         membrane = NeuronState(**states) if len(case.state_names) > 1 else states["membrane"]
     parameters = {name: given[name] for name in case.parameters}
-    result = function(case.view(x), **parameters, membrane=membrane, **case.options)
+    result = function(case.view(x), **parameters, membrane=membrane, **case.options, **case.lengths_option)
     results = dict(zip([*case.outputs, *case.state_names], flat(result), strict=True))
     generator = torch.Generator().manual_seed(case.seed)
     pairs = []
@@ -160,6 +160,7 @@ def test_the_drawn_calls_cover_the_family() -> None:
     cases = [draw_case(SeededPick(seed), seed) for seed in range(300)]
     for option in ("steps", "decay_input", "rest", "delay_reset", "refractory"):
         assert sum(option in case.options for case in cases) > 15, option
+    assert sum(case.lengths is not None for case in cases) > 30
     for name in ("v_reset", "gain", "alpha", "kappa", "v_min"):
         learned = [case for case in cases if isinstance(case.parameters.get(name), torch.Tensor)]
         assert len(learned) > 10, name
@@ -181,10 +182,18 @@ def test_chunks_of_time_equal_one_long_call(seed: int) -> None:
     state = None
     if case.states:
         state = NeuronState(**case.states) if len(case.state_names) > 1 else case.states["membrane"]
-    whole, final = functional.lif(case.x, **case.parameters, membrane=state, output="trace", **options)
+    whole, final = functional.lif(
+        case.x, **case.parameters, membrane=state, output="trace", **options, **case.lengths_option
+    )
     pieces = []
+    left = case.lengths
     for piece in case.x.tensor_split([1, steps // 3 + 1, steps - 1], time_dim):
-        out, state = functional.lif(piece, **case.parameters, membrane=state, output="trace", **options)
+        size = piece.shape[time_dim]
+        lengths = None if left is None else left.clamp(max=size)
+        out, state = functional.lif(
+            piece, **case.parameters, membrane=state, output="trace", lengths=lengths, **options
+        )
+        left = None if left is None else left - lengths
         pieces.append(out)
     assert torch.equal(torch.cat(pieces, time_dim), whole)
     for mine, expected in zip(flat(state), flat(final), strict=True):

@@ -33,6 +33,7 @@ def on_device(case: Case) -> Case:
         parameters={name: moved(value) for name, value in case.parameters.items()},
         states={name: state.cuda() for name, state in case.states.items()},
         view=lambda x: x,
+        lengths=None if case.lengths is None else case.lengths.cuda(),
     )
 
 

@@ -106,9 +106,10 @@ class SmoothReset(torch.autograd.Function):
 @pytest.mark.parametrize(
     "outputs", ["spikes", ("count", "first_spike", "trace", "trace_before_reset")], ids=str
 )
+@pytest.mark.parametrize("lengths", [None, torch.tensor([2, 5, 4])], ids=["whole", "padded"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(o) or "plain")
 def test_the_reference_differentiates_what_it_computes(
-    options: dict[str, Any], outputs: Any, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], lengths: Tensor | None, outputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spikes = FrozenResets()
     detached = "detach_reset" in options
@@ -130,7 +131,15 @@ def test_the_reference_differentiates_what_it_computes(
             state["silence"] = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
         membrane: Any = NeuronState(**state) if len(state) > 1 else state["membrane"]
         out, final = reference.lif(
-            x, beta, threshold, membrane, output=outputs, surrogate=SURROGATE, **parameters, **plain
+            x,
+            beta,
+            threshold,
+            membrane,
+            output=outputs,
+            surrogate=SURROGATE,
+            lengths=lengths,
+            **parameters,
+            **plain,
         )
         found = out if isinstance(out, tuple) else (out,)
         ends = [s for s in final if s is not None] if isinstance(final, tuple) else [final]

@@ -16,8 +16,14 @@ from _compile import CSRC, compile_source, cxx
 from lif_cuda import _ops, surrogate
 from lif_cuda._parameters import LEARNABLE
 
-INPUTS = ("state", "parameter", "table", "checkpoints", "bits", "first_spike", "peak", "grad", "count")
-PLACES = (0, _ops.FIRST_PARAMETER, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE, _ops.PEAK)
+INPUTS = (
+    *("state", "parameter", "lengths", "table", "checkpoints", "bits", "first_spike", "peak", "grad"),
+    "count",
+)
+PLACES = (
+    *(0, _ops.FIRST_PARAMETER, _ops.LENGTHS, _ops.TABLE, _ops.CHECKPOINTS, _ops.BITS, _ops.FIRST_SPIKE),
+    _ops.PEAK,
+)
 READOUTS = {
     "Spikes": "spikes",
     "Count": "count",

@@ -180,6 +180,7 @@ def test_wrong_arguments_raise() -> None:
         series(5, 2, 7),
         Parameters(torch.full((7,), 0.9), 1.0),
         None,
+        None,
         CallOptions(surrogate=Rectangle(1.0)),
         None,
     ).node

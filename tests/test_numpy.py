@@ -9,7 +9,7 @@ import pytest
 import torch
 from compare import assert_within
 from family import flat
-from numpy_lif import Neuron, run
+from numpy_lif import Neuron, run, run_padded
 
 from lif_cuda import NeuronState, functional, reference
 from lif_cuda.surrogate import ATan, FastSigmoid, Rectangle, Triangle
@@ -71,8 +71,12 @@ SURROGATES = {
 @pytest.mark.parametrize("function", [functional.lif, reference.lif], ids=["fused", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("outputs", [*OUTPUTS, OUTPUTS], ids=lambda o: o if isinstance(o, str) else "all")
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(o) or "plain")
-def test_like_numpy(options: dict[str, Any], outputs: Any, dtype: torch.dtype, function: Any) -> None:
+def test_like_numpy(
+    options: dict[str, Any], padded: bool, outputs: Any, dtype: torch.dtype, function: Any
+) -> None:
+    """One neuron a sample, which has a length of its own where the batch is padded."""
     steps, size = 60, 67
     names = ("membrane", *(("current",) if "alpha" in options else ()))
     names += (
@@ -97,16 +101,22 @@ def test_like_numpy(options: dict[str, Any], outputs: Any, dtype: torch.dtype, f
         states[name].requires_grad_(name != "silence")
     x = (0.5 * normal(steps, size) + 0.2).requires_grad_()
     surrogate, by_hand = list(SURROGATES.values())[len(options) % len(SURROGATES)]
-    plain = {name: value for name, value in options.items() if name not in asked}
+    plain_call = plain = {name: value for name, value in options.items() if name not in asked}
     membrane: Any = NeuronState(**states) if len(names) > 1 else states["membrane"]
-    results = flat(function(x, **parameters, membrane=membrane, output=outputs, surrogate=surrogate, **plain))
+    lengths = torch.randint(0, steps + 1, (size,), generator=generator)
+    lengths[:5] = torch.tensor([0, 1, 32, 33, steps])
+    if padded:
+        plain_call = plain | {"lengths": lengths}
+    results = flat(
+        function(x, **parameters, membrane=membrane, output=outputs, surrogate=surrogate, **plain_call)
+    )
     listed = [outputs] if isinstance(outputs, str) else list(outputs)
     labels = [*listed, *(f"final {name}" for name in names)]
     grads = {label: normal(*r.shape).to(r.dtype) for label, r in zip(labels, results, strict=True)}
     pairs = [(r, grads[label]) for label, r in zip(labels, results, strict=True) if r.requires_grad]
     torch.autograd.backward(*zip(*pairs, strict=True))
 
-    expected = run(
+    given = (
         Neuron(
             **{name: value.detach().numpy() for name, value in parameters.items()},
             **plain,
@@ -116,6 +126,7 @@ def test_like_numpy(options: dict[str, Any], outputs: Any, dtype: torch.dtype, f
         {name: state.detach().numpy() for name, state in states.items()},
         {label: grad.numpy() for label, grad in grads.items()},
     )
+    expected = run_padded(*given, lengths.numpy()) if padded else run(*given)
     rate = expected.outputs["spikes"].mean()
     assert 0.02 < rate < 0.7, f"a test at a firing rate of {rate} shows little"
     for label, result in zip(labels, results, strict=True):

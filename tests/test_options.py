@@ -195,7 +195,7 @@ def test_the_lists_of_options_are_one() -> None:
     assert keywords == held
     for function in (functional.lif, reference.lif):
         spelled = inspect.signature(function).parameters
-        assert set(spelled) == {"x", "membrane", *Parameters._fields, *CallOptions._fields}
+        assert set(spelled) == {"x", "membrane", "lengths", *Parameters._fields, *CallOptions._fields}
     for cls in (LIF, ReferenceLIF, IF, CurrentLIF, AdaptiveLIF):
         own = {"num_neurons", *Parameters._fields, *CallOptions._fields, *LayerChoices._fields}
         assert set(inspect.signature(cls).parameters) == own - ({"beta"} if cls is IF else set()), cls

@@ -14,7 +14,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 # Their blocks of code are run from the first to the last, in one namespace. docs/migrating.md has a test of
 # its own, and in docs/export.md `network` and `x` are the reader's.
-RUN_HERE = ["guide.md", "readouts.md", "events.md", "recurrent.md", "encoding.md", "nir.md"]
+RUN_HERE = ["guide.md", "readouts.md", "events.md", "recurrent.md", "lengths.md", "encoding.md", "nir.md"]
 # What a page needs beside the package.
 NEEDED = {"encoding.md": "snntorch", "nir.md": "nir"}
 

@@ -10,6 +10,8 @@
 //     parameter     beta, threshold, v_reset, gain, alpha, kappa, rho, v_min; absent: the number at its place
 //                   in `floats`; otherwise contiguous values in the state's dtype, of a shape that broadcasts
 //                   from the right over [outer..., inner...] and is 1 only at its ends
+//     lengths       of the samples of a padded batch, in time steps: int64, and else like a parameter. The
+//                   CPU's kernels take one length for all inner neurons, and each in [0, T]
 //     table         of a tabulated surrogate, in the state's dtype
 //     checkpoints   [(T - 1) // checkpoint_every, states, outer..., inner...]: the states before steps
 //                   K, 2K, ...
@@ -115,7 +117,8 @@ struct Slot {
   enum : size_t {
     state,
     parameter = state + kStates,
-    table = parameter + kParameters,
+    lengths = parameter + kParameters,
+    table,
     checkpoints,
     bits,
     first_spike,

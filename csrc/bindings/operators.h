@@ -38,6 +38,18 @@ std::vector<Tensor> lif_backward(const Tensor& x, const std::vector<Tensor>& giv
   });
 }
 
+// x as the kernels read it: as it lies, where its axes allow that.
+inline Tensor in_rows(const Tensor& x, const std::vector<int64_t>& ints, int64_t steps) {
+  const auto sizes = x.sizes();
+  const int64_t time_dim = ints[Int::time_dim];
+  const auto outer = static_cast<size_t>(time_dim);
+  const size_t inner = outer + (steps < 0 ? 1 : 0);
+  const bool as_it_lies = time_dim >= 0 && inner <= sizes.size() &&
+                          joint_stride(sizes, x.strides(), inner, sizes.size()) == 1 &&
+                          joint_stride(sizes, x.strides(), 0, outer) >= 0;
+  return as_it_lies ? x : torch::stable::contiguous(x);
+}
+
 // Without a derivative, which is Python's. A program is called with tensors that lie otherwise than those it
 // was exported with, and the layout in its graph is of those.
 template <typename Backend>
@@ -48,11 +60,12 @@ std::vector<Tensor> lif(const Tensor& x, const std::vector<Tensor>& given, const
   for (const Tensor& tensor : given) {
     dense.push_back(torch::stable::contiguous(tensor));
   }
-  std::vector<int64_t> without_bits = ints;
-  if (ints.size() == Int::count) {
-    without_bits[Int::asked] &= ~int64_t{kBits};
+  if (ints.size() != Int::count) {
+    return lif_forward<Backend>(x, dense, ints, steps, 0, floats);  // which says so
   }
-  return lif_forward<Backend>(torch::stable::contiguous(x), dense, without_bits, steps, 0, floats);
+  std::vector<int64_t> without_bits = ints;
+  without_bits[Int::asked] &= ~int64_t{kBits};
+  return lif_forward<Backend>(in_rows(x, ints, steps), dense, without_bits, steps, 0, floats);
 }
 
 }  // namespace lif::bindings

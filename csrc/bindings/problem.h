@@ -172,6 +172,13 @@ inline void check_like_x(const Tensor& x, const Tensor* tensor, const char* name
                   tensor->numel());
 }
 
+inline void check_lengths(const Tensor& x, const Tensor& lengths) {
+  STD_TORCH_CHECK(lengths.scalar_type() == ScalarType::Long, "lengths must have dtype int64");
+  STD_TORCH_CHECK(lengths.is_cuda() == x.is_cuda() && lengths.get_device_index() == x.get_device_index(),
+                  "lengths must be on the device of x");
+  STD_TORCH_CHECK(lengths.is_contiguous(), "lengths must be contiguous");
+}
+
 // A parameter of broadcast shape as values that repeat over the neurons.
 template <typename S>
 Parameter<S> parameter_of(const Tensor* tensor, double number, const Shape& features) {
@@ -248,7 +255,7 @@ inline void check(const Problem& problem, ScalarType state_type) {
   }
   if (aoti_torch_grad_mode_is_enabled()) {
     bool any = requires_grad(x);
-    for (size_t slot = Slot::state; slot < Slot::table; ++slot) {
+    for (size_t slot = Slot::state; slot < Slot::lengths; ++slot) {
       const Tensor* tensor = problem.given[slot];
       any = any || (tensor && requires_grad(*tensor));
     }
@@ -275,6 +282,10 @@ void set_common(Args& args, const Problem& problem) {
   }
   for (int i = 0; i < kParameters; ++i) {
     args.parameter[i] = parameter_of<S>(problem.parameter(i), problem.numbers[i], problem.features);
+  }
+  if (const Tensor* lengths = problem.given[Slot::lengths]) {
+    check_lengths(problem.x, *lengths);
+    args.lengths = parameter_of<int64_t>(lengths, 0.0, problem.features);
   }
   if ((problem.traits & kDecayInput) && !problem.parameter(kGain)) {
     args.parameter[kGain].value = S(1) - args.parameter[kBeta].value;
@@ -379,6 +390,7 @@ class Returned {
     tensors_.push_back(std::move(tensor));
     return tensors_.size() - 1;
   }
+  Tensor& back() { return tensors_.back(); }
   std::vector<Tensor> take() { return std::move(tensors_); }
 
  private:

@@ -1,4 +1,5 @@
-// Any neuron of the family and any output: one neuron a thread, and what it has is asked at each step.
+// Any neuron of the family and any output, and batches whose samples have lengths of their own: one neuron a
+// thread, and what it has is asked at each step.
 #pragma once
 
 #include "cuda/slopes.cuh"
@@ -41,9 +42,23 @@ LIF_FN void each_step(int64_t first, int64_t last, bool moves, const Load& load,
 }
 // NOLINTEND(bugprone-implicit-widening-of-multiplication-result)
 
+// Zeros in a series after the steps of a neuron's sample.
+template <typename T>
+LIF_FN void zero_rest(T* row, int64_t stride, int64_t first, int64_t last) {
+#pragma unroll 1
+  for (int64_t t = first; row != nullptr && t < last; ++t) {
+    row[t * stride] = T{};
+  }
+}
+
+// Blocks of a multiprocessor that the registers are to leave room for.
+template <typename T>
+constexpr int kGeneralForwardBlocks = std::is_same_v<StateOf<T>, double> ? 2 : 3;
+
 // Up to 8 bytes a neuron-step more than the plain kernel for two traces.
 template <typename T>
-__global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const Forward<T> args) {
+__global__ void __launch_bounds__(kForwardThreads, kGeneralForwardBlocks<T>)
+    general_forward_kernel(const Forward<T> args) {
   using S = StateOf<T>;
   const int64_t neuron = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (neuron >= neurons(args.extent)) {
@@ -53,7 +68,7 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
   const auto group = load_group<AnyMember, 1>(args.neuron, args.parameter, neuron);
   const AnyMember& kind = group.kind;
   const Values<S>& own = group.own[0];
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = steps_of(args.extent, args.lengths, neuron);
   const T* x = start_of(args.x, place);
   const int64_t x_stride = args.x.time_stride;
   T* spikes_out = start_of(args.spikes, place);
@@ -102,7 +117,10 @@ __global__ void __launch_bounds__(kForwardThreads) general_forward_kernel(const 
       climb(peak, states[0].of[kMembrane], static_cast<S>(t));
     }
   });
-  write_counts<1>(args, neuron, count);
+  zero_rest(spikes_out, args.spikes.time_stride, steps, args.extent.steps);
+  zero_rest(trace, args.trace.time_stride, steps, args.extent.steps);
+  zero_rest(trace_before, args.trace_before.time_stride, steps, args.extent.steps);
+  write_counts<1>(args, neuron, count, steps);
   if (args.first != nullptr) {
     args.first[neuron] = first_spike;
   }
@@ -146,7 +164,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
   const auto group = load_group<AnyMember, 1>(args.neuron, args.parameter, neuron);
   const AnyMember& kind = group.kind;
   const Values<S>& own = group.own[0];
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = steps_of(args.extent, args.lengths, neuron);
   const int kept = 1 + slot_of(kind, kStates);
   const auto kept_at = [&](int64_t step, int value) -> S& {
     return column[(step * kept + value) * blockDim.x];
@@ -159,7 +177,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
   const T* g_trace_before = start_of(args.grad_trace_before, place);
   T* grad_x = start_of(args.grad_x, place);
 
-  const S constant = constant_gradient<1>(args, place).at[0];
+  const S constant = constant_gradient<1>(args, place, steps).at[0];
   const bool by_gain = args.grad_parameter[kGain] != nullptr;
   const bool timed = args.grad_first.data != nullptr;
   const S grad_first = timed ? *start_of(args.grad_first, place) : S(0);
@@ -253,6 +271,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kGeneralBackwardBlocks)
     });
   }
 
+  zero_rest(grad_x, args.grad_x.time_stride, steps, args.extent.steps);
   if (args.grad_x_sum != nullptr) {
     args.grad_x_sum[neuron] = lif::narrow<T>(sum_x);
   }

@@ -17,7 +17,7 @@ bool is_general(const Backward<T>& args) {
          args.grad_first.data != nullptr || args.grad_trace_max.data != nullptr ||
          args.grad_trace_mean.data != nullptr || args.grad_parameter[kGain] != nullptr || unfit_x ||
          (args.grad_spikes.uniform && !steady_spikes(args)) || !is_uniform(args.parameter) ||
-         args.extent.steps > kMostSteps;
+         args.extent.steps > kMostSteps || args.lengths.values != nullptr;
 }
 
 template <typename T>

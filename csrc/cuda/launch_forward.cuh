@@ -24,7 +24,8 @@ bool is_general(const Forward<T>& args) {
   const bool between = args.checkpoints == nullptr || args.checkpoint_every % (2 * kAhead<float, 4>) == 0;
   return args.trace.data != nullptr || args.trace_before.data != nullptr || args.first != nullptr ||
          args.trace_max != nullptr || args.trace_mean != nullptr || args.x.uniform ||
-         !is_uniform(args.parameter) || args.extent.steps > kMostSteps || !between;
+         !is_uniform(args.parameter) || args.extent.steps > kMostSteps || !between ||
+         args.lengths.values != nullptr;
 }
 
 template <typename T>

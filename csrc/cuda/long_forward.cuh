@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kWarp) long_forward_kernel(const Forward<T> ar
   }
   if (real) {
     write_states<1>(args, neuron, group.kind, states);
-    write_counts<1>(args, neuron, count);
+    write_counts<1>(args, neuron, count, args.extent.steps);
   }
 }
 

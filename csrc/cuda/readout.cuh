@@ -25,9 +25,11 @@ LIF_DEVICE_FN void add_to_total(int64_t* total, unsigned spikes) {
 #endif
 }
 
-// The counts of W neurons, in the forms that are wanted.
+// The counts of W neurons of so many steps, in the forms that are wanted. A reference here and below: a copy
+// of what is a constant for the lean kernels moved their registers.
 template <int W, typename T, typename S = StateOf<T>>
-LIF_DEVICE_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pack<S, W>& count) {
+LIF_DEVICE_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pack<S, W>& count,
+                                const int64_t& steps) {
   if (args.count != nullptr) {
     store<W>(args.count + neuron, count);
   }
@@ -35,7 +37,7 @@ LIF_DEVICE_FN void write_counts(const Forward<T>& args, int64_t neuron, const Pa
     Pack<S, W> rate;
 #pragma unroll
     for (int w = 0; w < W; ++w) {
-      rate.at[w] = div(count.at[w], static_cast<S>(args.extent.steps > 0 ? args.extent.steps : 1));
+      rate.at[w] = div(count.at[w], static_cast<S>(steps > 0 ? steps : 1));
     }
     store<W>(args.rate + neuron, rate);
   }
@@ -63,7 +65,7 @@ LIF_FN void write_states(const Forward<T>& args, int64_t neuron, const Kind& kin
 // The gradient that all steps share, from the count and the rate; -0 where there is neither, which added to
 // any number leaves its bits.
 template <int W, typename T, typename S = StateOf<T>>
-LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place) {
+LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place, const int64_t& steps) {
   if (args.grad_count.data == nullptr && args.grad_rate.data == nullptr) {
     return splat<S, W>(-S(0));
   }
@@ -74,7 +76,7 @@ LIF_FN Pack<S, W> constant_gradient(const Backward<T>& args, const Place& place)
   Pack<S, W> sum = load_row<W>(args.grad_rate, place);
 #pragma unroll
   for (int w = 0; w < W; ++w) {
-    sum.at[w] = div(sum.at[w], static_cast<S>(args.extent.steps));
+    sum.at[w] = div(sum.at[w], static_cast<S>(steps));
     if (args.grad_count.data != nullptr) {
       sum.at[w] = add(sum.at[w], count.at[w]);
     }
@@ -90,7 +92,7 @@ LIF_FN bool steady_spikes(const Backward<T>& args) {
 
 template <int W, typename T, typename S = StateOf<T>>
 LIF_FN Pack<S, W> steady_gradient(const Backward<T>& args, const Place& place) {
-  Pack<S, W> sum = constant_gradient<W>(args, place);
+  Pack<S, W> sum = constant_gradient<W>(args, place, args.extent.steps);
   if (steady_spikes(args)) {
     const S one = lif::widen(*start_of(args.grad_spikes, place));
 #pragma unroll

@@ -1,7 +1,7 @@
 // Recurrent layers: a kernel that stays for all T steps. A block takes a few samples, a thread the neurons
 // n, n + threads, ... of each; what a sample's neurons tell each other goes through shared memory, with one
-// barrier a step forward and two on the way back. The weight lies in shared memory where it fits there, in
-// its own type, else every step reads it through the second-level cache.
+// barrier a step. The weight lies in shared memory where it fits there, in its own type, else every step reads
+// it through the second-level cache.
 //
 // The sums have the order of the CPU's kernels, and so their bits.
 #pragma once
@@ -259,7 +259,7 @@ LIF_FN BackwardParts<S, W> backward_parts(unsigned char* memory, const Recurrent
   BackwardParts<S, W> found{};
   const int64_t n = extent.neurons;
   found.weight = parts.template take<W>(kShared ? n * n : 0);
-  found.input = parts.template take<S>(samples * n);
+  found.input = parts.template take<S>(2 * samples * n);
   found.adjoint = parts.template take<S>(samples * n);
   found.beta = parts.template take<S>(samples * n);
   found.theta = parts.template take<S>(samples * n);
@@ -279,37 +279,58 @@ LIF_DEVICE_FN S from_later(const S* input, int64_t neurons, const W* column) {
   return sum;
 }
 
-template <Reset kReset, unsigned kHas, typename T, typename W, typename S = StateOf<T>>
-LIF_DEVICE_FN S recurrent_step_back(const RecurrentBackward<T, W>& args, int64_t t, int64_t sample, int64_t i,
-                                    S g, Adjoint<S>& adjoint, Sums<S>& sums) {
+// What a step back reads of a neuron: loads that go ahead of the product, which takes longer than they do.
+template <typename S>
+struct Loaded {
+  S u, before;  // before: u of the step before, or the first membrane
+  bool first;   // whether it is that
+  S g, trace;
+};
+
+template <typename T, typename W, typename S = StateOf<T>>
+LIF_DEVICE_FN Loaded<S> load_step(const RecurrentBackward<T, W>& args, int64_t t, int64_t sample, int64_t i) {
+  const int64_t at = sample * args.extent.neurons + i;
+  Loaded<S> step{};
+  step.u = row_at(args.u, t, sample)[i];
+  step.first = t == 0;
+  step.before = t > 0                      ? row_at(args.u, t - 1, sample)[i]
+                : args.membrane == nullptr ? S(0)
+                                           : args.membrane[at];
+  step.g = args.grad_spikes.data == nullptr ? S(0) : lif::widen(row_at(args.grad_spikes, t, sample)[i]);
+  if (args.grad_steady != nullptr) {
+    step.g = add(step.g, args.grad_steady[at]);
+  }
+  step.trace = args.grad_trace.data == nullptr ? S(0) : lif::widen(row_at(args.grad_trace, t, sample)[i]);
+  return step;
+}
+
+template <Reset kReset, unsigned kHas, typename S>
+LIF_DEVICE_FN S recurrent_step_back(const Values<S>& own, const Surrogate<S>& surrogate,
+                                    const Loaded<S>& step, S g, Adjoint<S>& adjoint, Sums<S>& sums) {
   const Member<kReset, kHas> kind;
-  const Values<S> own = values_of(args.neuron, i);
   Was<S> was{};
-  was.u = row_at(args.u, t, sample)[i];
+  was.u = step.u;
   was.s = fire(was.u, own.level, false);
   was.theta = own.theta;
-  was.h = any_derivative(sub(was.u, own.theta), args.surrogate);
-  if (t > 0) {
-    const S before = row_at(args.u, t - 1, sample)[i];
-    was.before.of[kMembrane] = after(kind, own, Step<S>{before, fire(before, own.level, false), own.theta});
-  } else {
-    was.before.of[kMembrane] =
-        args.membrane == nullptr ? S(0) : args.membrane[sample * args.extent.neurons + i];
-  }
+  was.h = any_derivative(sub(was.u, own.theta), surrogate);
+  const S fired_before = fire(step.before, own.level, false);
+  was.before.of[kMembrane] =
+      step.first ? step.before : after(kind, own, Step<S>{step.before, fired_before, own.theta});
   return step_back<true>(kind, own, was, g, adjoint, sums);
 }
 
-template <typename T, typename W, typename S = StateOf<T>>
-LIF_DEVICE_FN S any_step_back(const RecurrentBackward<T, W>& args, int64_t t, int64_t sample, int64_t i, S g,
-                              Adjoint<S>& adjoint, Sums<S>& sums) {
-  if (args.neuron.reset == Reset::subtract) {
-    return args.neuron.detach_reset
-               ? recurrent_step_back<Reset::subtract, Has::detached>(args, t, sample, i, g, adjoint, sums)
-               : recurrent_step_back<Reset::subtract, Has::nothing>(args, t, sample, i, g, adjoint, sums);
+template <typename S>
+LIF_DEVICE_FN S any_step_back(const RecurrentNeuron<S>& neuron, const Values<S>& own,
+                              const Surrogate<S>& surrogate, const Loaded<S>& step, S g, Adjoint<S>& adjoint,
+                              Sums<S>& sums) {
+  if (neuron.reset == Reset::subtract) {
+    return neuron.detach_reset
+               ? recurrent_step_back<Reset::subtract, Has::detached>(own, surrogate, step, g, adjoint, sums)
+               : recurrent_step_back<Reset::subtract, Has::nothing>(own, surrogate, step, g, adjoint, sums);
   }
-  return args.neuron.detach_reset
-             ? recurrent_step_back<Reset::zero, Has::detached>(args, t, sample, i, g, adjoint, sums)
-             : recurrent_step_back<Reset::zero, Has::nothing>(args, t, sample, i, g, adjoint, sums);
+  return neuron.detach_reset
+             ? recurrent_step_back<Reset::zero, Has::detached>(own, surrogate, step, g, adjoint, sums)
+             : recurrent_step_back<Reset::zero, Has::nothing>(own, surrogate, step, g, adjoint, sums);
 }
 
 // The weight is as nn.Linear has it.
@@ -339,48 +360,38 @@ __global__ void __launch_bounds__(kMostRecurrentThreads<T>)
     }
   }
   __syncthreads();
-  for (int64_t t = steps; t >= 0; --t) {
-    // The gradients of step t reach the spikes of the one before; those of the last come from outside.
+  // The gradients of step t reach the spikes of the one before; those of the last come from outside. What
+  // reaches the spikes before the first step is computed where it is wanted.
+  for (int64_t t = steps; t >= (args.grad_fired == nullptr ? 1 : 0); --t) {
+    const S* input_later = parts.input + t % 2 * given.samples * n;
+    S* input_now = parts.input + (t + 1) % 2 * given.samples * n;
     for (int64_t b = 0; b < samples; ++b) {
       const int64_t sample = begin + b;
       for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+        Loaded<S> step{};
+        if (t > 0) {
+          step = load_step(args, t - 1, sample, i);
+        }
         S later = args.grad_final_spikes == nullptr ? S(0) : args.grad_final_spikes[sample * n + i];
         if (t < steps) {
-          later = from_later(parts.input + b * n, n, weight + i);
+          later = from_later(input_later + b * n, n, weight + i);
         }
         if (t == 0) {
-          if (args.grad_fired != nullptr) {
-            args.grad_fired[sample * n + i] = later;
-          }
+          args.grad_fired[sample * n + i] = later;
           continue;
         }
-        // Until all threads have read what the neurons had, what they have now is kept where the next product
-        // does not look.
-        const int64_t now = t - 1;
-        S g = args.grad_spikes.data == nullptr ? S(0) : lif::widen(row_at(args.grad_spikes, now, sample)[i]);
-        if (args.grad_steady != nullptr) {
-          g = add(g, args.grad_steady[sample * n + i]);
-        }
         Adjoint<S> adjoint{};
-        adjoint.of[kMembrane] = parts.adjoint[b * n + i];
-        if (args.grad_trace.data != nullptr) {
-          adjoint.of[kMembrane] =
-              add(adjoint.of[kMembrane], lif::widen(row_at(args.grad_trace, now, sample)[i]));
-        }
+        adjoint.of[kMembrane] = add(parts.adjoint[b * n + i], step.trace);
         Sums<S> sums{};
         sums.beta = parts.beta[b * n + i];
         sums.theta = parts.theta[b * n + i];
-        row_at(args.grad_input, now, sample)[i] =
-            any_step_back(args, now, sample, i, add(g, later), adjoint, sums);
+        const S input = any_step_back(args.neuron, values_of(args.neuron, i), args.surrogate, step,
+                                      add(step.g, later), adjoint, sums);
+        row_at(args.grad_input, t - 1, sample)[i] = input;
+        input_now[b * n + i] = input;
         parts.adjoint[b * n + i] = adjoint.of[kMembrane];
         parts.beta[b * n + i] = sums.beta;
         parts.theta[b * n + i] = sums.theta;
-      }
-    }
-    __syncthreads();
-    for (int64_t b = 0; t > 0 && b < samples; ++b) {
-      for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-        parts.input[b * n + i] = row_at(args.grad_input, t - 1, begin + b)[i];
       }
     }
     __syncthreads();

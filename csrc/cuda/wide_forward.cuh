@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kForwardThreads) wide_forward_kernel(const For
 
   write_states<W>(args, neuron, kind, states);
   if constexpr (kFlow == Flow::any) {
-    write_counts<W>(args, neuron, count);
+    write_counts<W>(args, neuron, count, args.extent.steps);
   }
 }
 

@@ -85,6 +85,16 @@ struct Extent {
 
 LIF_FN int64_t neurons(const Extent& extent) { return extent.outer * extent.inner; }
 
+// The time steps of a neuron: those of its sample in a padded batch, or all. A number of them that is out of
+// range is clamped: on CUDA nobody has looked at it before.
+LIF_FN int64_t steps_of(const Extent& extent, const Parameter<int64_t>& lengths, int64_t neuron) {
+  if (lengths.values == nullptr) {
+    return extent.steps;
+  }
+  const int64_t length = lengths.values[neuron / lengths.repeat % lengths.period];
+  return length < 0 ? 0 : length < extent.steps ? length : extent.steps;
+}
+
 // A launch forward. T is the type of x and of what has a time axis; the rest is StateOf<T>.
 template <typename T>
 struct Forward {
@@ -116,6 +126,9 @@ struct Forward {
   // begin a word of 64; its strides are of words, and the rows of a time step lie one behind the other.
   Series<uint64_t> packed;
   int64_t packed_neurons = 0;
+  // Of the samples of a padded batch, in time steps: after its own a neuron neither integrates nor fires.
+  // What is kept for backward has no values then. `values` is null where all samples take all steps.
+  Parameter<int64_t> lengths;
 };
 
 template <typename T>
@@ -149,6 +162,7 @@ struct Backward {
   T* grad_x_sum = nullptr;  // summed over time, for a constant input
   S* grad_state[kSmoothStates] = {};
   S* grad_parameter[kLearnable] = {};  // one partial a neuron
+  Parameter<int64_t> lengths;          // as forward had them
 };
 
 // Partial gradients of a parameter, values [rows, columns, repeat], which are to be summed over rows and

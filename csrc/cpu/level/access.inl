@@ -15,6 +15,14 @@ T* row_of(const Series<T>& series, const Block& block, int64_t t) {
          (series.uniform ? 0 : block.first);
 }
 
+// Zeros in a series after the steps of a block, whose samples may be shorter than others.
+template <typename T>
+void zero_rest(const Series<T>& series, const Extent& extent, const Block& block) {
+  for (int64_t t = block.steps; series.data != nullptr && t < extent.steps; ++t) {
+    std::memset(static_cast<void*>(row_of(series, block, t)), 0, static_cast<size_t>(block.size) * sizeof(T));
+  }
+}
+
 template <typename S>
 void load_or_zero(S* row, const S* from, int64_t n) {
   if (from != nullptr) {

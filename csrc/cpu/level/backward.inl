@@ -14,7 +14,7 @@ void plain_backward(const Backward<T>& args, const Tiling& tiling, int64_t begin
   PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
   const KeptRows<S> kept(workspace, chunk, kept_of(args), entered);
   for (int64_t task = begin; task < end; ++task) {
-    plain_backward_task(args, block_of(args.extent, tiling, task), rows, kept);
+    plain_backward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, kept);
   }
 }
 
@@ -26,7 +26,7 @@ void wide_backward(const Backward<T>& args, const Tiling& tiling, int64_t begin,
   const WideRows<S> rows(workspace, args.neuron, args.parameter, needs_of(args), tiling.neurons);
   const WideKept<S> kept(workspace, args.neuron, chunk, learn);
   for (int64_t task = begin; task < end; ++task) {
-    wide_backward_task(args, block_of(args.extent, tiling, task), rows, kept,
+    wide_backward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, kept,
                        wide_forward_groups_of<WideWrites::kept, T>(args.neuron),
                        wide_backward_groups_of(args));
   }

@@ -17,7 +17,7 @@ void plain_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, 
   PlainRows<S> rows(workspace, args.parameter, tiling.neurons);
   const PackedRows<T> packed(args, tiling.neurons);
   for (int64_t task = begin; task < end; ++task) {
-    plain_forward_task(args, block_of(args.extent, tiling, task), rows, packed);
+    plain_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, packed);
   }
 }
 
@@ -28,7 +28,7 @@ void wide_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, i
   const PackedRows<T> packed(args, tiling.neurons);
   const auto groups = wide_forward_groups_of(args);
   for (int64_t task = begin; task < end; ++task) {
-    wide_forward_task(args, block_of(args.extent, tiling, task), rows, packed, groups);
+    wide_forward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, packed, groups);
   }
 }
 

@@ -2,6 +2,8 @@
 // they get into the words.
 #pragma once
 
+#include <cstring>
+
 #include "cpu/level/spike_words.inl"
 
 namespace lif::cpu::LIF_SIMD {
@@ -31,6 +33,16 @@ class PackedRows {
     for (int64_t j = 0; wanted() && j < steps; ++j) {
       uint64_t* const words = to_.data + block.outer * to_.outer_stride + (t + j) * to_.time_stride;
       write_words(words, neurons_, block.first, data_ + j * memory_.stride(), block.size);
+    }
+  }
+
+  // No spikes after the steps of a block.
+  void zero_rest(const Extent& extent, const Block& block) const {
+    if (wanted() && block.steps < extent.steps) {
+      std::memset(static_cast<void*>(data_), 0, static_cast<size_t>(block.size) * sizeof(T));
+    }
+    for (int64_t t = block.steps; wanted() && t < extent.steps; ++t) {
+      write(block, t, 1);
     }
   }
 

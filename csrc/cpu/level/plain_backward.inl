@@ -267,7 +267,7 @@ template <typename T, typename S = StateOf<T>>
 void plain_backward_task(const Backward<T>& args, const Block& block, PlainRows<S>& rows,
                          const KeptRows<S>& kept) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.a, args.grad_final[kMembrane], block);
   const auto begin_sum = [&](bool asked, S* sum) {
@@ -306,6 +306,7 @@ void plain_backward_task(const Backward<T>& args, const Block& block, PlainRows<
       backward_tile(args.neuron, tile, rows, args.surrogate, n);
     }
   }
+  zero_rest(args.grad_x, args.extent, block);
   if (args.grad_x_sum != nullptr) {
     from_groups<T>(rows.start, rows.grad_x, n);
     narrow_row<T>(args.grad_x_sum + block.neuron, rows.start, n);

@@ -173,7 +173,7 @@ template <typename T, typename S = StateOf<T>>
 void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>& rows,
                         const PackedRows<T>& packed) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.template load<T>(args.parameter, block);
   load_values<T>(rows.v, args.state[kMembrane], block);
   const bool counted = is_counted(args);
@@ -200,6 +200,8 @@ void plain_forward_task(const Forward<T>& args, const Block& block, PlainRows<S>
     packed.write(block, t, tile.steps);
     until_checkpoint -= tile.steps;
   }
+  zero_rest(args.spikes, args.extent, block);
+  packed.zero_rest(args.extent, block);
   if (counted) {
     from_groups<T>(rows.start, rows.count, n);
     write_counts(args, block, rows.start);

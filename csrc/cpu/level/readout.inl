@@ -16,15 +16,20 @@ bool is_counted(const Forward<T>& args) {
   return args.count != nullptr || args.rate != nullptr || args.total != nullptr;
 }
 
+// What counts are divided by.
+template <typename S>
+S rate_divisor(const Block& block) {
+  return static_cast<S>(block.steps > 0 ? block.steps : 1);
+}
+
 // What the spikes of a task add up to: its counts, its rates, and its share of the total.
 template <typename T, typename S = StateOf<T>>
 void write_counts(const Forward<T>& args, const Block& block, const S* count) {
-  const int64_t steps = args.extent.steps;
   if (args.count != nullptr) {
     copy_row(args.count + block.neuron, count, block.size);
   }
   if (args.rate != nullptr) {
-    divide_row(args.rate + block.neuron, count, static_cast<S>(steps > 0 ? steps : 1), block.size);
+    divide_row(args.rate + block.neuron, count, rate_divisor<S>(block), block.size);
   }
   if (args.total != nullptr) {
     int64_t total = 0;
@@ -48,7 +53,7 @@ const S* constant_gradient(const Backward<T>& args, const Series<const T>& stead
     any = true;
   };
   if (args.grad_rate.data != nullptr) {
-    divide_row(sum, read_row(args.grad_rate, block, 0, widened), static_cast<S>(args.extent.steps), n);
+    divide_row(sum, read_row(args.grad_rate, block, 0, widened), rate_divisor<S>(block), n);
     any = true;
   }
   if (args.grad_count.data != nullptr) {

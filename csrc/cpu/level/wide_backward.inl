@@ -260,7 +260,7 @@ template <typename T, typename S = StateOf<T>>
 void wide_backward_task(const Backward<T>& args, const Block& block, const WideRows<S>& rows,
                         const WideKept<S>& kept, WideForwardGroups<T> forward, WideBackwardGroups<T> groups) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   const WideNeeds needs = needs_of(args);
   rows.load(args.neuron, args.parameter, block);
   for (int state = 0; state < kSmoothStates; ++state) {
@@ -301,7 +301,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
     copy_row(rows.peak, args.peak + block.neuron, n);
   }
   if (tile.averaged) {
-    divide_row(rows.sum_v, read_row(args.grad_trace_mean, block, 0, rows.scratch), static_cast<S>(steps), n);
+    divide_row(rows.sum_v, read_row(args.grad_trace_mean, block, 0, rows.scratch), rate_divisor<S>(block), n);
   }
   Inlet<T> x, g, grad_trace, grad_before;
   Outlet<T> grad_x;
@@ -362,6 +362,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
       }
     }
   }
+  zero_rest(args.grad_x, args.extent, block);
   if (tile.summing) {
     narrow_row<T>(args.grad_x_sum + block.neuron, rows.grad_x, n);
   }

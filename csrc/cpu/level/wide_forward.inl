@@ -217,7 +217,7 @@ template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
                        const PackedRows<T>& packed, WideForwardGroups<T> groups) {
   const int64_t n = block.size;
-  const int64_t steps = args.extent.steps;
+  const int64_t steps = block.steps;
   rows.load(args.neuron, args.parameter, block);
   load_states<T>(rows, args.neuron, args.state, block);
   WideForwardTile<T> tile;
@@ -287,6 +287,10 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
       copy_row(args.bits + t / kStepsOfWord * neurons(args.extent) + block.neuron, rows.words, n);
     }
   }
+  for (const Series<T>& series : {args.spikes, args.trace, args.trace_before}) {
+    zero_rest(series, args.extent, block);
+  }
+  packed.zero_rest(args.extent, block);
   if (tile.timed) {
     copy_row(args.first + block.neuron, rows.first, n);
   }
@@ -300,7 +304,7 @@ void wide_forward_task(const Forward<T>& args, const Block& block, const WideRow
     copy_row(args.peak + block.neuron, rows.peak, n);
   }
   if (tile.averaged) {
-    divide_row(args.trace_mean + block.neuron, rows.sum_v, static_cast<S>(steps > 0 ? steps : 1), n);
+    divide_row(args.trace_mean + block.neuron, rows.sum_v, rate_divisor<S>(block), n);
   }
   for (int state = 0; state < kStates; ++state) {
     if (args.final_state[state] != nullptr) {

@@ -12,13 +12,17 @@ struct Block {
   int64_t first;
   int64_t size;
   int64_t neuron;  // index of the first neuron among all
+  int64_t steps;   // of all of them: a row is a part of one sample
 };
 
-[[maybe_unused]] Block block_of(const Extent& extent, const Tiling& tiling, int64_t task) {
+[[maybe_unused]] Block block_of(const Extent& extent, const Parameter<int64_t>& lengths, const Tiling& tiling,
+                                int64_t task) {
   const int64_t outer = task / tiling.tasks_per_outer;
   const int64_t first = (task - outer * tiling.tasks_per_outer) * tiling.neurons;
   const int64_t left = extent.inner - first;
-  return {outer, first, left < tiling.neurons ? left : tiling.neurons, outer * extent.inner + first};
+  const int64_t neuron = outer * extent.inner + first;
+  return {outer, first, left < tiling.neurons ? left : tiling.neurons, neuron,
+          steps_of(extent, lengths, neuron)};
 }
 
 // Memory for rows, in one piece. A row is a whole number of cache lines, and three more: rows a multiple of
