@@ -122,7 +122,7 @@ coverage: $(VENV)/.installed
 	$(RUN) -m pytest --cov --cov-report=term-missing --cov-fail-under=95 $(PYTEST_ARGS)
 	rm -rf $(COVERAGE)
 	mkdir -p $(COVERAGE)
-	cp -r build_backend csrc lif_cuda MANIFEST.in README.md pyproject.toml setup.py $(COVERAGE)
+	cp -r build_backend csrc lif_cuda LICENSE MANIFEST.in README.md pyproject.toml setup.py $(COVERAGE)
 	cd $(COVERAGE) && flags='--coverage -fprofile-update=atomic' && \
 	  CFLAGS="$$flags" CXXFLAGS="$$flags" LDFLAGS=--coverage LIF_CUDA_BUILD=cpu \
 	  $(abspath $(VENV))/bin/pip install --no-deps --target installed .

@@ -63,6 +63,11 @@ def test_monitoring(digits: None, tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_recurrent(digits: None) -> None:
+    found = example("recurrent").main(["--updates", "100"])
+    assert found["recurrent"] > 0.75 and found["recurrent"] > found["alone"] + 0.05
+
+
 def test_converting(digits: None) -> None:
     pytest.importorskip("snntorch", reason="pip install --no-deps -r tests/libraries.txt")
     found = example("converting").main(["--updates", "40"])

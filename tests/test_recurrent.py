@@ -130,7 +130,7 @@ def gradients_by(run: Any, tensors: dict[str, Tensor], **options: Any) -> dict[s
     out, state = call(run, inputs, **options)
     outputs = (*out, *state)
     generator = torch.Generator().manual_seed(7)
-    incoming = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in outputs]
+    incoming = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in outputs]
     found = torch.autograd.grad(outputs, [*inputs.values()], incoming, materialize_grads=True)
     return dict(zip(inputs, found, strict=True)) | {
         f"grad_{name}": grad
