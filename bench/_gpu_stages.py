@@ -102,7 +102,7 @@ def stages(plan: Plan) -> list[Stage]:
     made = [
         Stage(
             "build",
-            150,
+            240,
             (python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index")
             + ("--target", str(plan.site), str(ROOT)),
             {"LIF_CUDA_BUILD": device},

@@ -11,16 +11,15 @@ from . import _check
 from ._call import Checked, check_call
 from ._options import CallOptions
 from ._outputs import output_names
-from ._parameters import Parameters
+from ._parameters import OPTIONAL, Parameters
 from ._settled import Settled
 from ._state import RecurrentState
 from ._torch_private import is_traced, transforms_are_active
 
 OUTPUTS = ("spikes", "count", "rate", "trace")
 _RESETS = ("subtract", "zero")
-# Options of other neurons, and parameters of theirs; those of which a recurrent layer takes a number only.
+# Options of other neurons; parameters of which a recurrent layer takes a number only.
 _OTHERS = ("steps", "channel_dim", "delay_reset", "decay_input", "rest", "refractory", "save")
-_ABSENT = ("alpha", "kappa", "rho")
 NUMBERS = ("v_reset", "gain")
 
 
@@ -58,7 +57,7 @@ def check_recurrent(options: CallOptions, parameters: Parameters) -> None:
                 f"output of recurrent neurons must be one of {', '.join(map(repr, OUTPUTS))}, or a tuple of "
                 f"them; got {name!r}"
             )
-    for name in _ABSENT:
+    for name in OPTIONAL:
         if getattr(parameters, name) is not None:
             raise ValueError(f"{name} is no parameter of recurrent neurons, got one; leave it out")
     for name in NUMBERS:

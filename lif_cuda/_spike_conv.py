@@ -94,6 +94,8 @@ class SpikeConv2d(nn.Conv2d):
     channels innermost (``memory_format=torch.channels_last``), which is how the output lies. Other numbers
     raise a ValueError. The spikes' gradient is an ordinary convolution.
 
+    It pays from some 64 channels on: fewer leave most of a word empty (docs/events.md).
+
     On CUDA it is ``torch.nn.functional.conv2d``. It runs in eager mode alone.
 
     Raises:

@@ -194,23 +194,23 @@ def _loop(
         if refractory:
             q = torch.where(s != 0, torch.full_like(q, refractory), (q - 1).clamp(min=0))
 
-        # Read out. A sample that has ended stays as it was before.
-        s, u, seen = (ending.or_zero(value) for value in (s, u, v))
-        reached = v
-        v, i, b, q = (ending.or_else(*pair) for pair in zip((v, i, b, q), before_step, strict=True))
+        # Read out: in the order in which the kernels add the gradients of v, the last use first.
+        s, u = ending.or_zero(s), ending.or_zero(u)
         if counted:
             count = count + s
         if "first_spike" in names:
             alive = alive * (1 - s)
             first = first + ending.or_zero(alive)
         if "trace_mean" in names:
-            sum_v = sum_v + seen
+            sum_v = sum_v + ending.or_zero(v)
         if "trace_max" in names:  # which the first step reaches, and a NaN, as in torch.max
             first_step = not series["trace"]
-            higher = (reached > top) | (reached.isnan() & ~top.isnan()) | first_step
-            top = ending.or_else(torch.where(higher, reached, top), top)
-        for name, value in (("spikes", s), ("trace", seen), ("trace_before_reset", u)):
+            higher = (v > top) | (v.isnan() & ~top.isnan()) | first_step
+            top = ending.or_else(torch.where(higher, v, top), top)
+        for name, value in (("spikes", s), ("trace", ending.or_zero(v)), ("trace_before_reset", u)):
             series[name].append(value)
+        # A sample that has ended stays as it was before.
+        v, i, b, q = (ending.or_else(*pair) for pair in zip((v, i, b, q), before_step, strict=True))
 
     def stacked(name: str) -> Tensor:
         if series[name]:

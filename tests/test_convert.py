@@ -416,6 +416,8 @@ def test_snntorch_runs_all_steps_at_once() -> None:
         spikes.append(spk)
     found, final = layer.run(x, layer.init_leaky())
     assert torch.equal(found, torch.stack(spikes)) and torch.equal(final, mem)
+    assert torch.equal(layer.run(x)[0], found) and torch.equal(layer.run(x)[0], found)
+    assert layer.run(x[:, :2])[0].shape == (8, 2, 4)
     first, middle = layer.run(x[:3], layer.init_leaky())
     second, last = layer.run(x[3:], middle)
     assert torch.equal(torch.cat([first, second]), found) and torch.equal(last, mem)

@@ -130,7 +130,7 @@ def gradients_by(run: Any, tensors: dict[str, Tensor], **options: Any) -> dict[s
     out, state = call(run, inputs, **options)
     outputs = (*out, *state)
     generator = torch.Generator().manual_seed(7)
-    incoming = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in outputs]
+    incoming = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in outputs]
     found = torch.autograd.grad(outputs, [*inputs.values()], incoming, materialize_grads=True)
     return dict(zip(inputs, found, strict=True)) | {
         f"grad_{name}": grad
@@ -544,6 +544,9 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"save": "bits", "surrogate": surrogate.Rectangle(1.0)}, ValueError, "save is no option"),
     ({"alpha": 0.5}, ValueError, "alpha is no parameter"),
     ({"kappa": 0.5, "rho": 0.5}, ValueError, "kappa is no parameter"),
+    ({"v_min": 0.0}, ValueError, "v_min is no parameter"),
+    ({"output": "packed"}, ValueError, "output of recurrent"),
+    ({"lengths": torch.tensor([3, 2])}, TypeError, "unexpected keyword argument 'lengths'"),
     ({"gain": torch.ones(5)}, TypeError, "gain must be a number"),
     ({"v_reset": torch.ones(5), "reset": "zero"}, TypeError, "v_reset must be a number"),
     ({"bets": 0.5}, TypeError, "recurrent_lif.. got an unexpected keyword argument 'bets'"),

@@ -48,6 +48,12 @@ class _Neuron(Converted):
         self._kept.reset()
         return self.mem
 
+    def run(self, x: Tensor, membrane: Any = None, steps: int | None = None) -> Any:
+        """As of any layer: a series begins anew where no state is passed, but with ``init_hidden``."""
+        if membrane is None and not self.init_hidden:
+            self._kept.reset()
+        return super().run(x, membrane, steps)
+
     def _is_passed(self, *states: Tensor | None) -> bool:
         """Whether a state is passed to this call."""
         given = any(state is not None for state in states)
