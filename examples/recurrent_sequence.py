@@ -56,7 +56,7 @@ def train(recurrent: bool, updates: int) -> float:
             print(f"update {update:4}: loss {loss.item():.3f}")
     with torch.no_grad():
         right = network(rows[:, FOR_TRAINING:]).argmax(1) == digits[FOR_TRAINING:]
-    return right.float().mean().item()
+    return float(right.float().mean())
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
