@@ -399,6 +399,22 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(trace, inputs)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_membranes_at_the_threshold(strict: bool) -> None:
+    """Numbers of few digits, of which many meet the threshold exactly: strict neurons stay silent there."""
+    tensors = {name: (4 * t).round() / 4 for name, t in draw(12, 3, 40, torch.float32).items()}
+    tensors |= {"beta": torch.ones(40), "threshold": torch.full((40,), 0.5)}
+    found = twin.forward(
+        numpy_layer(tensors, strict=strict),
+        tensors["x"].numpy(),
+        tensors["membrane"].numpy(),
+        tensors["fired"].numpy(),
+    )
+    assert (found.u == 0.5).sum() > 10
+    out, _ = call(functional.recurrent_lif, tensors, strict=strict)
+    assert torch.equal(out.spikes, torch.from_numpy(found.spikes))
+
+
 def test_infinite_and_nan_inputs_stay_with_their_neuron() -> None:
     tensors = draw(4, 2, 20, torch.float32)
     tensors["x"][1, 0, 3] = float("nan")
