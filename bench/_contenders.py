@@ -169,7 +169,7 @@ def pair(
 
 def _reference_of(layer: lif_cuda.LIF) -> Run:
     """The neuron of a layer by the reference; learned parameters are the layer's own."""
-    names = inspect.signature(reference.lif).parameters.keys() - {"x", "membrane", "return_state"}
+    names = inspect.signature(reference.lif).parameters.keys() - {"x", "membrane", "lengths", "return_state"}
 
     def run(x: Tensor) -> Tensor:
         options: dict[str, Any] = {name: getattr(layer, name) for name in names}

@@ -97,6 +97,7 @@ def _run(options: argparse.Namespace) -> None:
     job._say_data(data, train, test)
     part = data.image_shape[1] if options.by == "rows" else 1
     options.steps = data.input_size // part
+    options.linear = "dense"  # its Linears are given pixels
     print(
         f"{options.steps} steps of {part}, seed {options.seed}, device {device}, "
         f"{torch.get_num_threads()} threads, results in {options.out}"

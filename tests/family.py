@@ -90,7 +90,7 @@ class Case:
     view: Callable[[Tensor], Tensor] = field(default=lambda x: x)
     uniform_gradients: bool = False
     seed: int = 0
-    constants: tuple[str, ...] = ()  # parameters without a gradient
+    constants: tuple[str, ...] = ("v_min",)  # parameters without a gradient
     lengths: Tensor | None = None
 
     def __str__(self) -> str:
@@ -230,7 +230,6 @@ def draw_case(
         view,
         uniform_gradients,
         seed,
-        ("v_min",),
         lengths=lengths,
     )
 

@@ -107,7 +107,7 @@ MUTATIONS = [
     Mutation("cpu: another shape", CPU_SLOPES, "slopes_strip<Shape::gaussian>", "slopes_strip<Shape::piecewise_exp>"),
     Mutation("cpu: neighbours swapped", CPU_SLOPES, "return table_line(low, high,", "return table_line(high, low,"),
     Mutation("cpu: first spike after the rest", CPU_BACKWARD, "const bool steady = is_steady(args) && !tile.timed;", "const bool steady = is_steady(args);"),
-    Mutation("cpu: the sum as the mean", CPU_FORWARD, "rows.sum_v, static_cast<S>(steps > 0 ? steps : 1), n);", "rows.sum_v, S(1), n);"),
+    Mutation("cpu: the sum as the mean", CPU_FORWARD, "rows.sum_v, rate_divisor<S>(block), n);", "rows.sum_v, S(1), n);"),
     Mutation("cpu: the largest of a tile", CPU_FORWARD, "splat(static_cast<S>(tile.t + j)));\n          store(rows.highest", "splat(static_cast<S>(j)));\n          store(rows.highest"),
     Mutation("cpu: later than the first spike", CPU_BACKWARD, "first_spike_earlier(load(rows.grad_first + i + lane), later, was[k].s));", "later);"),
     Mutation("cpu: bits of one step", CPU_BACKWARD, "words, fired_bit(t + j), S(1), size);", "words, fired_bit(t), S(1), size);"),

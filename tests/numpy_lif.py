@@ -56,6 +56,10 @@ def run_padded(
     """The same of neurons with ``lengths`` of their own, [N]: those of one length at a time, cut to it."""
     series = ("spikes", "trace", "trace_before_reset")
     whole = Result({}, {}, {}, {})
+
+    def cut(name: str, grad: Array, length: int, those: NDArray[np.bool_]) -> Array:
+        return grad if grad.ndim == 0 else grad[:length, those] if name in series else grad[those]
+
     for length in np.unique(lengths):
         those = lengths == length
         own = {
@@ -67,12 +71,14 @@ def run_padded(
             replace(neuron, **own),
             x[:length, those],
             {name: state[those] for name, state in states.items()},
-            {name: grad[:length, those] if name in series else grad[those] for name, grad in grads.items()},
+            {name: cut(name, grad, length, those) for name, grad in grads.items()},
         )
         for group in fields(whole):
             into = getattr(whole, group.name)
             for name, part in getattr(found, group.name).items():
-                if part.ndim == 1:
+                if part.ndim == 0:
+                    into[name] = into.get(name, 0) + part
+                elif part.ndim == 1:
                     into.setdefault(name, np.zeros(x.shape[1:], part.dtype))[those] = part
                 else:
                     into.setdefault(name, np.zeros(x.shape, part.dtype))[:length, those] = part
@@ -229,7 +235,7 @@ def run(
             "count": count,
             "rate": count / dtype.type(max(steps, 1)),
             "first_spike": first,
-            "trace_max": trace.max(0) if steps else zeros,
+            "trace_max": trace.max(0) if steps else zeros - np.inf,
             "trace_mean": sum_v / dtype.type(max(steps, 1)),
             "trace_last": v,
             "total": np.asarray(spikes.sum(dtype=np.float64)),

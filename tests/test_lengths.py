@@ -33,6 +33,7 @@ def padded(case: Case) -> Case:
         lengths = LENGTHS.clamp(max=case.options["steps"])
     else:
         lengths = LENGTHS.clamp(max=case.x.shape[case.options["time_dim"]])
+        case.x.nan_to_num_()  # a drawn case may have been padded for other lengths
         poison(case.x, lengths, case.options["time_dim"])
     return replace(case, lengths=lengths)
 

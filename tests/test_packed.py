@@ -141,7 +141,7 @@ def outcome(function: Any, output: Any, x: Tensor, state: Any = None, **options:
     tensors = [one.dense() if isinstance(one, PackedSpikes) else one for one in several]
     finals = [one for one in final if one is not None] if isinstance(final, NeuronState) else [final]
     loss = sum(
-        (t * torch.linspace(-1, 1, t.shape[-1], dtype=t.dtype)).sum()
+        (t * torch.linspace(-1, 1, t.shape[-1] if t.dim() else 1, dtype=t.dtype)).sum()
         for t in (*tensors, *finals)
         if t.requires_grad
     )
