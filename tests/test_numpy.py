@@ -143,7 +143,8 @@ def test_like_numpy(
             assert np.array_equal(mine, theirs), f"gradient of {name}"
     for name, parameter in parameters.items():
         if name == "v_min":
-            assert (expected.outputs["trace"] == parameter.numpy()).mean() > 0.05, "the floor hardly holds"
+            held = (expected.outputs["trace"] == parameter.numpy()).mean()
+            assert held > (0.02 if padded else 0.05), "the floor hardly holds"
             continue
         if "first_spike" in listed and dtype == torch.float32:
             continue  # the terms themselves differ by roundings
