@@ -1,7 +1,7 @@
 // Recurrent layers: a kernel that stays for all T steps. A block takes a few samples, a thread the neurons
 // n, n + threads, ... of each; what a sample's neurons tell each other goes through shared memory, with one
-// barrier a step. The weight lies in shared memory where it fits there, in its own type, else every step reads
-// it through the second-level cache.
+// barrier a step. The weight lies in shared memory where it fits there, in its own type, else every step
+// reads it through the second-level cache.
 //
 // The sums have the order of the CPU's kernels, and so their bits.
 #pragma once
