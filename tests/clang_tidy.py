@@ -26,6 +26,7 @@ from torch.utils import cpp_extension
 FACTS = (
     "LIF_BUILD_KIND",
     "LIF_TORCH_VERSION",
+    "LIF_FOR_TORCH",
     "LIF_TORCH_CUDA",
     "LIF_CUDA_VERSION",
     "LIF_CUDA_ARCHS",

@@ -76,6 +76,8 @@ class Kernel:
 
 def kernel_of(name: str) -> Kernel:
     """The kernel of this short name (kernel_names)."""
+    if name.startswith("sum_kernel<"):  # of no neuron: partial gradients, in double
+        return Kernel("sum", "backward", "double", "", ())
     match = _KERNEL.fullmatch(name)
     assert match, f"{name} is no kernel that this test knows; teach it the new template arguments"
     rest = match["rest"].split(", ")[1:]

@@ -1,6 +1,8 @@
 // How many tasks a launch is cut into, and the kernels that run them: those of the SIMD level in use.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -24,10 +26,7 @@ inline Tiling tile(const Extent& extent, int64_t most, int64_t threads, int64_t 
   const int64_t least = (share + together - 1) / together;
   const int64_t whole = most / together;
   Tiling tiling;
-  tiling.neurons = (least > whole ? whole : least) * together;
-  if (tiling.neurons < together) {
-    tiling.neurons = together;
-  }
+  tiling.neurons = std::max(std::min(least, whole) * together, together);
   tiling.tasks_per_outer = (extent.inner + tiling.neurons - 1) / tiling.neurons;
   tiling.tasks = extent.outer * tiling.tasks_per_outer;
   return tiling;

@@ -114,7 +114,8 @@ void run_products(const char* type, uint64_t seed) {
       Outputs others(0xff);
       run_product<T>(size, rate, seed, 3, others);
       if (const std::string found = outputs.difference(others); !found.empty()) {
-        fail(name + ": " + found);
+        std::string text = name;
+        fail(text.append(": ").append(found));
       }
       std::printf("%s: %016" PRIx64 "\n", name.c_str(), outputs.hash(0xcbf29ce484222325u));
       std::fflush(stdout);

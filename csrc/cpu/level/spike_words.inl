@@ -44,7 +44,7 @@ bool pack(const T* spikes, int64_t inputs, uint64_t* words, int64_t begin, int64
   const int64_t row_words = spike_words(inputs);
   const auto zero = splat(S(0));
   const auto one = splat(S(1));
-  auto strange = zero != zero;
+  auto strange = zero == one;
   bool all = true;
   for (int64_t m = begin; m < end; ++m) {
     const T* const row = spikes + m * inputs;
