@@ -1,10 +1,11 @@
 // Products with spikes on the CPU: tensors in, rows on torch's own threads, tensors out.
 #include <atomic>
 
-#include "bindings/spikes.h"
 #include "cpu/events_dispatch.h"
+#include "ops/allocation.h"
+#include "ops/spikes.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 // Additions, or numbers that are read, below which a thread's start costs more than it saves.
@@ -184,11 +185,11 @@ Tensor spike_gradient(const Tensor& words, const Tensor& like, const Tensor& gra
 }
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
-  m.impl("spike_pack", TORCH_BOX(&lif::bindings::spike_pack));
-  m.impl("spike_unpack", TORCH_BOX(&lif::bindings::spike_unpack));
-  m.impl("spike_linear", TORCH_BOX(&lif::bindings::spike_linear));
-  m.impl("spike_gradient", TORCH_BOX(&lif::bindings::spike_gradient));
+  m.impl("spike_pack", TORCH_BOX(&lif::ops::spike_pack));
+  m.impl("spike_unpack", TORCH_BOX(&lif::ops::spike_unpack));
+  m.impl("spike_linear", TORCH_BOX(&lif::ops::spike_linear));
+  m.impl("spike_gradient", TORCH_BOX(&lif::ops::spike_gradient));
 }
