@@ -49,7 +49,9 @@ def test_rooms_are_these() -> None:
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_includes(room: str) -> None:
-    files = [path for path in (CSRC / room).rglob("*") if path.suffix in (".h", ".inl", ".cpp", ".cu", ".cuh")]
+    files = [
+        path for path in (CSRC / room).rglob("*") if path.suffix in (".h", ".inl", ".cpp", ".cu", ".cuh")
+    ]
     assert files
     found = {str(path.relative_to(CSRC)): refused(room, path.read_text()) for path in files}
     assert not {name: paths for name, paths in found.items() if paths}
