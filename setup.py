@@ -105,6 +105,7 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
         [
             "csrc/ops/lif_cuda.cpp",
             "csrc/ops/recurrent_cuda.cpp",
+            "csrc/ops/words_cuda.cpp",
             *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu")),
         ],
         define_macros=[target, ("USE_CUDA", None)],

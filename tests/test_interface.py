@@ -87,9 +87,7 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         "kGradState": 1 << _ops.WANTED.index(_ops.STATES[0]),
         "kGradParameter": 1 << _ops.WANTED.index(_ops.PARAMETERS[0]),
     },
-    ("ops/interface.h", "Slot"): dict(
-        zip(INPUTS, (*PLACES, _ops.FIRST_GRADIENT, _ops.SLOTS), strict=True)
-    ),
+    ("ops/interface.h", "Slot"): dict(zip(INPUTS, (*PLACES, _ops.FIRST_GRADIENT, _ops.SLOTS), strict=True)),
     ("ops/interface.h", "Int"): {name: i for i, name in enumerate((*_ops.INTS, "count"))},
     ("ops/interface.h", "Float"): {
         "number": _ops.FLOATS.index(_ops.PARAMETERS[0]),
