@@ -22,11 +22,11 @@ WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
 REGISTERS = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
 
 # Functions whose arithmetic is written in vectors, and how many of each there are at the least: surrogates
-# for fp32 and fp64, members of the family for four types.
+# for fp32 and fp64, members of the family for both, which 16 bits are computed in.
 IN_VECTORS = {
     "slopes_strip": 8 * 2,
-    "wide_forward_groups": 12 * 4 * 3,
-    "wide_backward_groups": 14 * 4 * 2,
+    "wide_forward_groups": 12 * 2 * 3,
+    "wide_backward_groups": 14 * 2 * 2,
     "slopes_groups": 8 * 3,
 }
 # A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change
@@ -113,7 +113,7 @@ def test_rows_are_vectorised(compiled: tuple[str, str, str]) -> None:
         assert line not in failed, f"{where}: not vectorised for {level}"
         assert line not in versioned, f"{where}: __restrict__ is missing"
         assert widest.get(line) == WIDTHS[level], f"{where}: {widest.get(line, 0)} bytes at a time at {level}"
-    assert len(loops) >= 6, f"only {len(loops)} passes over rows were found in {ROWS.name}"
+    assert len(loops) >= 5, f"only {len(loops)} passes over rows were found in {ROWS.name}"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/level/rows.inl"
+#include "cpu/level/vector.inl"
 #include "cpu/level/workspace.inl"
 
 namespace lif::cpu::LIF_SIMD {

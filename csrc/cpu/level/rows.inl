@@ -5,7 +5,6 @@
 #pragma once
 
 #include "neuron/scalar.h"
-#include "neuron/storage.h"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -20,13 +19,6 @@ void fill_row(S* __restrict__ row, S value, int64_t n) {
 template <typename S>
 void copy_row(S* __restrict__ to, const S* __restrict__ from, int64_t n) {
   std::memcpy(to, from, static_cast<size_t>(n) * sizeof(S));
-}
-
-template <typename T>
-void widen_row(StateOf<T>* __restrict__ to, const T* __restrict__ from, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    to[i] = widen(from[i]);
-  }
 }
 
 template <typename S>

@@ -127,6 +127,18 @@ template <bool kExact = false, typename T, typename S = StateOf<T>>
   }
 }
 
+// A row of T as the arithmetic wants it.
+template <typename T, typename S = StateOf<T>>
+void widen_row(S* to, const T* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes<S> <= n; i += kLanes<S>) {
+    store(to + i, load(from + i));
+  }
+  for (; i < n; ++i) {
+    to[i] = widen(from[i]);
+  }
+}
+
 // A row of numbers as T.
 template <typename T, typename S = StateOf<T>>
 void narrow_row(T* to, const S* from, int64_t n) {

@@ -14,12 +14,12 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
-template <typename T, typename S = StateOf<T>>
+template <typename S>
 struct WideForwardTile {
   int64_t t = 0;  // the first step
   int64_t steps = 0;
-  Rows<const T> x;
-  Rows<T> spikes, trace, trace_before;
+  Rows<const S> x;
+  Rows<S> spikes, trace, trace_before;
   Rows<S> u, before[kStates];  // where backward computes again: the membrane, and the states before each step
   bool counting = false;
   bool timed = false;
@@ -46,15 +46,15 @@ template <typename S>
 // whatever is asked for. A question asked at each step of each group costs half as much as its arithmetic.
 enum class WideWrites { spikes, kept, any };
 
-template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>>
-[[gnu::noinline]] void wide_forward_groups(const Neuron<S>& neuron, const WideForwardTile<T>& given,
+template <typename Kind, WideWrites kWrites, typename S>
+[[gnu::noinline]] void wide_forward_groups(const Neuron<S>& neuron, const WideForwardTile<S>& given,
                                            const WideRows<S>& given_rows, int64_t n) {
   constexpr bool kSpikes = kWrites == WideWrites::spikes;
   constexpr bool kKept = kWrites == WideWrites::kept;
   constexpr bool kAny = kWrites == WideWrites::any;
   constexpr bool kOverTime = kAny && std::is_same_v<Kind, AnyMember>;
   // Copies, which the compiler knows that no store can change.
-  const WideForwardTile<T> tile(given);
+  const WideForwardTile<S> tile(given);
   const WideRows<S> rows(given_rows);
   const Kind kind = wide_kind<Kind>(neuron);
   const auto each = [](const auto& run) {
@@ -89,15 +89,13 @@ template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>
         each([&](int64_t k, int64_t lane) { store(tile.u.at(j, i + lane), now[k].u); });
       }
       if (kSpikes || (kAny && tile.spikes.data != nullptr)) {
-        each([&](int64_t k, int64_t lane) {
-          store_as<true>(tile.spikes.at(j, i + lane), now[k].s, tile.streamed);
-        });
+        each([&](int64_t k, int64_t lane) { store(tile.spikes.at(j, i + lane), now[k].s, tile.streamed); });
       }
       if (kAny && tile.trace_before.data != nullptr) {
-        each([&](int64_t k, int64_t lane) { store_as(tile.trace_before.at(j, i + lane), now[k].u); });
+        each([&](int64_t k, int64_t lane) { store(tile.trace_before.at(j, i + lane), now[k].u); });
       }
       if (kAny && tile.trace.data != nullptr) {
-        each([&](int64_t k, int64_t lane) { store_as(tile.trace.at(j, i + lane), state[k].of[kMembrane]); });
+        each([&](int64_t k, int64_t lane) { store(tile.trace.at(j, i + lane), state[k].of[kMembrane]); });
       }
       if (kAny && tile.counting) {
         each([&](int64_t k, int64_t) { count[k] = add(count[k], now[k].s); });
@@ -144,13 +142,13 @@ template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>
   }
 }
 
-template <typename T, typename S = StateOf<T>>
-using WideForwardGroups = void (*)(const Neuron<S>&, const WideForwardTile<T>&, const WideRows<S>&, int64_t);
+template <typename S>
+using WideForwardGroups = void (*)(const Neuron<S>&, const WideForwardTile<S>&, const WideRows<S>&, int64_t);
 
-template <WideWrites kWrites, typename T, typename S = StateOf<T>>
-WideForwardGroups<T> wide_forward_groups_of(const Neuron<S>& neuron) {
-  return with_member(CompiledMembers(), neuron, [](auto tag) -> WideForwardGroups<T> {
-    return &wide_forward_groups<typename Forwards<typename decltype(tag)::type>::type, kWrites, T>;
+template <WideWrites kWrites, typename S>
+WideForwardGroups<S> wide_forward_groups_of(const Neuron<S>& neuron) {
+  return with_member(CompiledMembers(), neuron, [](auto tag) -> WideForwardGroups<S> {
+    return &wide_forward_groups<typename Forwards<typename decltype(tag)::type>::type, kWrites, S>;
   });
 }
 
@@ -165,16 +163,16 @@ void load_states(const WideRows<S>& rows, const Neuron<S>& neuron, const S* cons
   }
 }
 
-template <typename T>
-WideForwardGroups<T> wide_forward_groups_of(const Forward<T>& args) {
+template <typename T, typename S = StateOf<T>>
+WideForwardGroups<S> wide_forward_groups_of(const Forward<T>& args) {
   // Seldom asked for: a member of its own would not be worth a question at each of its steps.
   if (args.trace_max != nullptr || args.trace_mean != nullptr) {
-    return &wide_forward_groups<AnyMember, WideWrites::any, T>;
+    return &wide_forward_groups<AnyMember, WideWrites::any, S>;
   }
   const bool further = is_counted(args) || args.trace.data != nullptr || args.trace_before.data != nullptr ||
                        args.first != nullptr || args.bits != nullptr;
-  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any, T>(args.neuron)
-                                      : wide_forward_groups_of<WideWrites::spikes, T>(args.neuron);
+  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any>(args.neuron)
+                                      : wide_forward_groups_of<WideWrites::spikes>(args.neuron);
 }
 
 template <typename T>
@@ -215,12 +213,12 @@ bool wide_streams(const Forward<T>& args, const Block& block, const WideRows<S>&
 
 template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
-                       const PackedRows<T>& packed, WideForwardGroups<T> groups) {
+                       const PackedRows<T>& packed, WideForwardGroups<S> groups) {
   const int64_t n = block.size;
   const int64_t steps = block.steps;
   rows.load(args.neuron, args.parameter, block);
   load_states<T>(rows, args.neuron, args.state, block);
-  WideForwardTile<T> tile;
+  WideForwardTile<S> tile;
   const WideNeeds needs = needs_of(args);
   tile.counting = needs.counting;
   tile.timed = needs.timed;
