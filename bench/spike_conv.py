@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _files import write_json
-from _turns import Yardstick, interleaved
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from torch import Tensor, nn
 
 from lif_cuda import SpikeConv2d
@@ -97,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out / "spike_conv.json",
             {
                 "format": 1,
-                "command": _machine.command(),
-                "versions": _machine.versions(),
-                "machine": _machine.machine(torch.device("cpu")),
-                "commit": _commit.commit(),
+                "command": machine.command(),
+                "versions": machine.versions(),
+                "machine": machine.machine(torch.device("cpu")),
+                "commit": commit.commit(),
                 "results": measured,
             },
         )

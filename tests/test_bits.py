@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from _memory import saved_bytes
+from common.memory import saved_bytes
 from family import SeededPick, assert_same, draw_case, kept_in_bits, run
 
 from lif_cuda import LIF, ReferenceLIF, functional, reference

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from _compile import ROOT
-from _equal_surrogates import SURROGATES, our_surrogate
-from _equality import drawn, layer_runner, runner
-from _equals import EQUALS, UNEQUALS, Equal, Unequal, by_name, evaluated, version
+from rivals.equal_surrogates import SURROGATES, our_surrogate
+from rivals.equality import drawn, layer_runner, runner
+from rivals.equals import EQUALS, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 from torch import Tensor, nn
 
 import lif_cuda

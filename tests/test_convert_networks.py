@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import version
-from _tutorials import TUTORIALS, SnnMLP, Tutorial, WithoutLoop, tutorial_of
+from nets.tutorials import TUTORIALS, SnnMLP, Tutorial, WithoutLoop, tutorial_of
+from rivals.equals import version
 from torch import Tensor, nn
 
 from lif_cuda import LIF, convert

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import version
+from rivals.equals import version
 
 from lif_cuda.encoding import delta, latency, rate
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _equals import evaluated, version
+from rivals.equals import evaluated, version
 from torch import Tensor, nn
 
 nir = pytest.importorskip("nir", reason="nir is not installed: pip install --no-deps -r tests/libraries.txt")

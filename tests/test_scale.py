@@ -6,7 +6,7 @@ import gc
 
 import pytest
 import torch
-from _memory import proc_bytes
+from common.memory import proc_bytes
 
 import lif_cuda
 from lif_cuda import functional, reference

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import evaluated, version
+from rivals.equals import evaluated, version
 from torch import Tensor, nn
 
 from lif_cuda import LIF, ReferenceLIF, TimeDistributed
