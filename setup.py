@@ -54,10 +54,10 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
     kernels = Extension(
         "lif_cuda._kernels",
         [
-            "csrc/bindings/schema.cpp",
-            "csrc/bindings/ops_cpu.cpp",
-            "csrc/bindings/events_cpu.cpp",
-            "csrc/bindings/recurrent_cpu.cpp",
+            "csrc/ops/schema.cpp",
+            "csrc/ops/lif_cpu.cpp",
+            "csrc/ops/events_cpu.cpp",
+            "csrc/ops/recurrent_cpu.cpp",
             # The longest first, so that no core waits for the last.
             *(
                 f"csrc/cpu/{way}_{level}.cpp"
@@ -74,7 +74,7 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
     )
     facts = Extension(
         "lif_cuda._build",
-        ["csrc/bindings/build_facts.cpp"],
+        ["csrc/build_info/build_facts.cpp"],
         define_macros=[
             define_string("LIF_BUILD_KIND", plan.kind),
             define_string("LIF_TORCH_VERSION", plan.torch_version),
@@ -90,7 +90,7 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
     )
     node = Extension(
         "lif_cuda._node",
-        ["csrc/bindings/node.cpp"],
+        ["csrc/autograd/node.cpp"],
         # torch's headers bring the pybind11 that they were written for, and all operators unless told so.
         define_macros=[("AT_PER_OPERATOR_HEADERS", None)],
         extra_compile_args={"cxx": with_headers(lif_build.CXX_FLAGS, cpp_extension.include_paths())},
@@ -103,8 +103,9 @@ def extensions(plan: lif_build.Plan, for_torch: str) -> list[Extension]:
     cuda = Extension(
         "lif_cuda._kernels_cuda",
         [
-            "csrc/bindings/ops_cuda.cpp",
-            "csrc/bindings/recurrent_cuda.cpp",
+            "csrc/ops/lif_cuda.cpp",
+            "csrc/ops/recurrent_cuda.cpp",
+            "csrc/ops/words_cuda.cpp",
             *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu")),
         ],
         define_macros=[target, ("USE_CUDA", None)],

@@ -2,7 +2,7 @@
 
     python bench/dispatcher.py --json bench/results/dispatcher.json
 
-One process, one thread, the same layer with the bypass of csrc/bindings/operation.h and without it, in turns.
+One process, one thread, the same layer with the bypass of csrc/autograd/operation.h and without it, in turns.
 The sizes go from eight neurons, where the call is all, to a layer of 0.8 million neuron-steps. Results are
 equal to the last bit before anything is timed. What is timed is the thread's own CPU time: a call waits for
 nothing, and other processes may share the machine.

@@ -1,6 +1,6 @@
 """The compiled operators: loading them, and calling them with plain arguments.
 
-What the arguments of the operators mean stands in ``csrc/bindings/interface.h``.
+What the arguments of the operators mean stands in ``csrc/ops/interface.h``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ WANTED = ("x", "membrane", "current", "adaptation", *LEARNABLE)
 # Traits that set a neuron apart from the plain one.
 STRICT, DELAYED, DETACH_RESET, SYNAPSE, ADAPTIVE, DECAY_INPUT, FLOORED = 1, 2, 4, 8, 16, 32, 64
 
-# Those of recurrent layers (csrc/bindings/recurrent.h).
+# Those of recurrent layers (csrc/ops/recurrent_interface.h).
 RECURRENT_SLOTS = (
     "bias",
     "membrane",

@@ -1,7 +1,7 @@
 """Recurrent neurons under autograd: what is saved for the backward pass, and what comes back from it.
 
 Tensors are as the operators take them, [T, samples, neurons]; what these mean stands in
-``csrc/bindings/recurrent.h``.
+``csrc/ops/recurrent_interface.h``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ _KERNEL = re.compile(
     r"(?:, (?P<reset>subtract|zero|none)(?P<has>(?: \w+)*))?(?P<rest>(?:, \w+)*)>"
 )
 
+_WORDS = re.compile(r"(?P<way>pack|unpack)_kernel<(?P<type>\w+), (?P<neurons>\d)>")
+
 
 def kernel_names(mangled: Iterable[str]) -> dict[str, str]:
     """Each kernel as a reader would name it: `wide_forward_kernel<float, zero adaptive, 4, series>`."""
@@ -78,6 +80,9 @@ def kernel_of(name: str) -> Kernel:
     """The kernel of this short name (kernel_names)."""
     if name.startswith("sum_kernel<"):  # of no neuron: partial gradients, in double
         return Kernel("sum", "backward", "double", "", ())
+    if words := _WORDS.fullmatch(name):
+        way = "forward" if words["way"] == "pack" else "backward"
+        return Kernel("words", way, words["type"], neurons=int(words["neurons"]))
     match = _KERNEL.fullmatch(name)
     assert match, f"{name} is no kernel that this test knows; teach it the new template arguments"
     rest = match["rest"].split(", ")[1:]

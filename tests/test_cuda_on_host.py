@@ -12,9 +12,6 @@ is not used, shows to the address sanitizer, under which most of this file runs 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from _compile import cxx
 from compare import raw_arguments
 from family import EXACT_SURROGATES, Case, SeededPick, assert_same, draw_case, kept_in_bits, poison, run
 from host_cuda.harness import HostKernels, build
+from host_cuda.sanitized import SANITIZED, run_sanitized
 from members import MEMBERS, PLAIN, Member, call_of
 from torch import Tensor
 
@@ -38,9 +36,6 @@ from lif_cuda.surrogate import (
     Surrogate,
     Triangle,
 )
-
-# Set by test_sanitized for the second run of this file.
-SANITIZED = os.environ.get("LIF_HOST_CUDA_SANITIZE") == "1"
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 TRAINED_IN = (torch.float32, torch.float16, torch.bfloat16)
@@ -473,30 +468,4 @@ def test_the_poison_is_there(kernels: HostKernels) -> None:
 @pytest.mark.skipif(SANITIZED, reason="this is the run that test_sanitized started")
 def test_sanitized(tmp_path: Path) -> None:
     """Part of the above once more, under the address and undefined-behaviour sanitizers of GCC."""
-    compiler = cxx()
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    asked = [compiler, "-print-file-name=libasan.so"]
-    library = Path(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip())
-    if not library.is_absolute():
-        pytest.skip("the C++ compiler has no libasan.so to load into Python")
-    environment = os.environ | {
-        "LIF_HOST_CUDA_SANITIZE": "1",
-        "LD_PRELOAD": str(library.resolve()),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        # Python keeps memory until it ends; and it is Python that is preloaded.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-    }
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["--basetemp", str(tmp_path / "sanitized")]
-    done = subprocess.run(
-        [*command, "-k", "not other_lengths and not float16 and not float64", __file__],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
+    run_sanitized(__file__, tmp_path, "-k", "not other_lengths and not float16 and not float64")

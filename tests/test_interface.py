@@ -59,7 +59,7 @@ SMOOTH_STATES = sum(name in _ops.STATES for name in _ops.INCOMING)
 
 # Header and enum -> what each enumerator is worth in Python. "" stands for the constants of the header.
 PARTNERS: dict[tuple[str, str], dict[str, int]] = {
-    ("bindings/interface.h", "Trait"): {
+    ("ops/interface.h", "Trait"): {
         "kStrict": _ops.STRICT,
         "kDelayed": _ops.DELAYED,
         "kDetachReset": _ops.DETACH_RESET,
@@ -68,7 +68,7 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         "kDecayInput": _ops.DECAY_INPUT,
         "kFloored": _ops.FLOORED,
     },
-    ("bindings/interface.h", "Output"): {
+    ("ops/interface.h", "Output"): {
         **{f"k{cpp}": _ops.OUTPUTS[python] for cpp, python in READOUTS.items()},
         "kTotal": _ops.OUTPUTS["total"],
         "kPeak": _ops.OUTPUTS["peak"],
@@ -77,21 +77,19 @@ PARTNERS: dict[tuple[str, str], dict[str, int]] = {
         "kBits": _ops.OUTPUTS["bits"],
         "kPacked": _ops.OUTPUTS["packed"],
     },
-    ("bindings/interface.h", "Incoming"): {
+    ("ops/interface.h", "Incoming"): {
         **{f"kOf{cpp}": _ops.INCOMING.index(python) for cpp, python in READOUTS.items()},
         "kOfState": _ops.INCOMING.index(_ops.STATES[0]),
         "kIncoming": len(_ops.INCOMING),
     },
-    ("bindings/interface.h", "Wanted"): {
+    ("ops/interface.h", "Wanted"): {
         "kGradX": 1 << _ops.WANTED.index("x"),
         "kGradState": 1 << _ops.WANTED.index(_ops.STATES[0]),
         "kGradParameter": 1 << _ops.WANTED.index(_ops.PARAMETERS[0]),
     },
-    ("bindings/interface.h", "Slot"): dict(
-        zip(INPUTS, (*PLACES, _ops.FIRST_GRADIENT, _ops.SLOTS), strict=True)
-    ),
-    ("bindings/interface.h", "Int"): {name: i for i, name in enumerate((*_ops.INTS, "count"))},
-    ("bindings/interface.h", "Float"): {
+    ("ops/interface.h", "Slot"): dict(zip(INPUTS, (*PLACES, _ops.FIRST_GRADIENT, _ops.SLOTS), strict=True)),
+    ("ops/interface.h", "Int"): {name: i for i, name in enumerate((*_ops.INTS, "count"))},
+    ("ops/interface.h", "Float"): {
         "number": _ops.FLOATS.index(_ops.PARAMETERS[0]),
         **{name: _ops.FLOATS.index(name) for name in ("rest", "slope", "scale")},
         "count": len(_ops.FLOATS),
@@ -117,7 +115,7 @@ HEADERS = sorted({header for header, _ in PARTNERS})
 def names_of(header: str) -> dict[tuple[str, str], dict[str, str]]:
     """The names of a header, as Python looks them up -> as C++ does."""
     text = re.sub(r"//[^\n]*", "", (CSRC / header).read_text(encoding="utf-8"))
-    space = "lif::bindings::" if "namespace lif::bindings" in text else "lif::"
+    space = "lif::ops::" if "namespace lif::ops" in text else "lif::"
     found: dict[tuple[str, str], dict[str, str]] = {}
     constants = re.findall(r"^constexpr (?:int|int64_t|size_t) (\w+) =", text, re.MULTILINE)
     if constants:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +12,11 @@ import pytest
 import torch
 from _compile import CSRC, cxx
 from host_cuda.harness import SHARED_BYTES, SHIM, TARGET_FLAG, compile_library
+from host_cuda.sanitized import SANITIZED, run_sanitized
 from test_recurrent import DTYPES, OPTIONS, call, draw, gradients_by
 
 from lif_cuda import _ops, functional, surrogate
 
-# Set by test_sanitized for the second run of this file.
-SANITIZED = os.environ.get("LIF_HOST_CUDA_SANITIZE") == "1"
 OWN, THROUGH_CACHE = (
     "true>",
     "false>",
@@ -173,26 +169,4 @@ def test_no_and_one_step(kernels: Kernels, steps: int) -> None:
 @pytest.mark.skipif(SANITIZED, reason="runs this file")
 def test_sanitized(tmp_path: Path) -> None:
     """All of the above under the address sanitizer, and the one for undefined behaviour."""
-    compiler = cxx()
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    asked = [compiler, "-print-file-name=libasan.so"]
-    runtime = Path(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip())
-    if not runtime.is_absolute():
-        pytest.skip("the C++ compiler has no libasan.so to load into Python")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env=os.environ
-        | {
-            "LIF_HOST_CUDA_SANITIZE": "1",
-            "LD_PRELOAD": str(runtime.resolve()),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "ASAN_OPTIONS": "detect_leaks=0",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-        },
-        cwd=Path(__file__).resolve().parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_sanitized(__file__, tmp_path)

@@ -46,7 +46,7 @@ def test_sanitized(tmp_path: Path) -> None:
         pytest.skip("the C++ compiler has no libasan.so to load into Python")
     levels = ("baseline", "avx2", "avx512") if platform.machine() in ("x86_64", "AMD64") else ("baseline",)
     sources = [CSRC / "cpu" / f"recurrent_{level}.cpp" for level in levels]
-    sources += [CSRC / "bindings" / "recurrent_cpu.cpp", HERE / "host_cpu" / "recurrent_schema.cpp"]
+    sources += [CSRC / "ops" / "recurrent_cpu.cpp", HERE / "host_cpu" / "recurrent_schema.cpp"]
     torch_folder = Path(torch.__path__[0])
     library = tmp_path / "lif_cuda_sanitized.so"
     compile_source(

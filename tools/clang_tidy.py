@@ -1,7 +1,7 @@
 """clang-tidy over the C++ of the repository, for `make lint`; .clang-tidy has the checks.
 
     python -P tools/clang_tidy.py                  all, about half a minute on two cores
-    python -P tools/clang_tidy.py ops_cpu.cpp      the sources whose names contain a word
+    python -P tools/clang_tidy.py lif_cpu.cpp      the sources whose names contain a word
 
 Headers are looked at through the sources that include them, and csrc/cuda through the host's CUDA
 (tests/host_cuda), as C++ that clang parses without the headers of CUDA.
@@ -51,15 +51,17 @@ def sources() -> dict[str, list[str]]:
             f"tests/host_cuda/{name}.cpp": host_cuda
             for name in ("machine", "shared_memory", "fiber", "probes")
         },
-        "csrc/bindings/node.cpp": ["-DAT_PER_OPERATOR_HEADERS"],
-        "csrc/bindings/build_facts.cpp": [f'-D{name}=""' for name in FACTS],
-        "csrc/bindings/ops_cpu.cpp": stable,
-        "csrc/bindings/ops_cuda.cpp": [*stable, "-DUSE_CUDA"],
+        "csrc/autograd/node.cpp": ["-DAT_PER_OPERATOR_HEADERS"],
+        "csrc/build_info/build_facts.cpp": [f'-D{name}=""' for name in FACTS],
+        "csrc/ops/lif_cpu.cpp": stable,
+        "csrc/ops/lif_cuda.cpp": [*stable, "-DUSE_CUDA"],
         "csrc/cpu/backward_avx2.cpp": [],
         "csrc/cpu/forward_avx2.cpp": [],
         "tests/host_cpu/driver.cpp": [],
         "tests/aoti/main.cpp": ["-std=c++20"],
-        "csrc/bindings/schema.cpp": stable,
+        "csrc/ops/schema.cpp": stable,
+        "csrc/ops/events_cpu.cpp": stable,
+        "tests/host_cuda/words_entry.cpp": [*stable, *host_cuda],
     }
 
 

@@ -214,7 +214,7 @@ def build_cpu(folder: Path) -> None:
     levels = ("baseline", "avx2", "avx512") if x86 else ("baseline",)
     ways = ("backward", "forward", "events", "recurrent")
     sources = [f"cpu/{way}_{level}" for way in ways for level in levels]
-    sources += [f"bindings/{name}" for name in ("schema", "ops_cpu", "events_cpu", "recurrent_cpu")]
+    sources += [f"ops/{name}" for name in ("schema", "lif_cpu", "events_cpu", "recurrent_cpu")]
     flags = [
         *CXX_FLAGS,
         "-std=c++17",

@@ -1,5 +1,5 @@
 // lif_forward without its work: the same arguments, packaged the same way, and one new tensor.
-#include "bindings/operators.h"
+#include "ops/operators.h"
 
 namespace {
 
@@ -12,5 +12,5 @@ std::vector<Tensor> empty(const Tensor& x, const std::vector<Tensor>&, const std
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(lif_cuda_empty, m) { m.def(lif::bindings::kForwardSchema); }
+STABLE_TORCH_LIBRARY(lif_cuda_empty, m) { m.def(lif::ops::kForwardSchema); }
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda_empty, CPU, m) { m.impl("lif_forward", TORCH_BOX(&empty)); }

@@ -68,7 +68,7 @@ struct Case {
   bool large = false;  // so that outputs are streamed past the caches
 };
 
-// Ranges of tasks on so many threads, as run_tasks in csrc/bindings/ops_cpu.cpp gives them to parallel_for.
+// Ranges of tasks on so many threads, as run_tasks in csrc/ops/lif_cpu.cpp gives them to parallel_for.
 template <typename Args, typename Kernel>
 void run_tasks(const Args& args, int64_t most, int64_t threads, Kernel kernel) {
   const cpu::Tiling tiling = cpu::tile(args.extent, most, threads, cpu::together(args));

@@ -2,11 +2,11 @@
 // compiled with -Dlif_cuda=NAME.
 #include <torch/csrc/stable/library.h>
 
-#include "bindings/recurrent.h"
+#include "ops/recurrent_interface.h"
 
 STABLE_TORCH_LIBRARY(lif_cuda, m) {
-  m.def(lif::bindings::kRecurrentSchema);
-  m.def(lif::bindings::kRecurrentForwardSchema);
-  m.def(lif::bindings::kRecurrentBackwardSchema);
-  m.def(lif::bindings::kRecurrentWeightsSchema);
+  m.def(lif::ops::kRecurrentSchema);
+  m.def(lif::ops::kRecurrentForwardSchema);
+  m.def(lif::ops::kRecurrentBackwardSchema);
+  m.def(lif::ops::kRecurrentWeightsSchema);
 }

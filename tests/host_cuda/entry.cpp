@@ -1,12 +1,12 @@
-// The CUDA launchers and kernels, compiled for the host, as operators on CPU tensors: the bindings that the
-// CUDA library has, behind the same schemas, in a namespace of their own.
+// The CUDA launchers and kernels, compiled for the host, as operators on CPU tensors: the code of csrc/ops
+// that the CUDA library has, behind the same schemas, in a namespace of their own.
 #include <string>
 
-#include "bindings/operators.h"
 #include "cuda/launch.h"
 #include "machine.h"
+#include "ops/operators.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 // The kernel of the last launch of a neuron, and how many launches there were; those of sums apart.
@@ -52,26 +52,26 @@ struct HostCuda {
 };
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY(lif_cuda_on_host, m) {
-  m.def(lif::bindings::kForwardSchema);
-  m.def(lif::bindings::kBackwardSchema);
+  m.def(lif::ops::kForwardSchema);
+  m.def(lif::ops::kBackwardSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda_on_host, CPU, m) {
-  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::HostCuda>));
-  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::HostCuda>));
+  m.impl("lif_forward", TORCH_BOX(&lif::ops::lif_forward<lif::ops::HostCuda>));
+  m.impl("lif_backward", TORCH_BOX(&lif::ops::lif_backward<lif::ops::HostCuda>));
 }
 
 extern "C" {
 
 // The kernel of a neuron's last launch, with its arguments.
 __attribute__((visibility("default"))) const char* host_last_kernel() {
-  return lif::bindings::last_kernel.c_str();
+  return lif::ops::last_kernel.c_str();
 }
 
-__attribute__((visibility("default"))) unsigned host_launches() { return lif::bindings::launches; }
+__attribute__((visibility("default"))) unsigned host_launches() { return lif::ops::launches; }
 
 // Multiprocessors that the stand-in for a device claims to have, and what a block of it may ask for.
 __attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {

@@ -166,7 +166,11 @@ def build(compiler: str, folder: Path, *, sanitized: bool) -> HostKernels:
         compiler,
         folder,
         "lif_cuda_on_host",
-        kernels=[path for path in sorted((CSRC / "cuda").glob("*.cu")) if "recurrent" not in path.name],
+        kernels=[
+            path
+            for path in sorted((CSRC / "cuda").glob("*.cu"))
+            if "recurrent" not in path.name and path.name != "words.cu"
+        ],
         others=[SHIM / "entry.cpp"],
         options=[TARGET_FLAG, "-isystem", str(torch_folder / "include")],
         libraries=[f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"],

@@ -2,12 +2,12 @@
 // library beside that of entry.cpp, which takes minutes to compile.
 #include <string>
 
-#include "bindings/recurrent_device.h"
 #include "cuda/launch.h"
 #include "cuda/launch_recurrent.h"
 #include "machine.h"
+#include "ops/recurrent_device.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 // The kernel of the last launch; those of sums apart.
@@ -47,22 +47,22 @@ struct HostCuda {
 };
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY(lif_cuda_recurrent_on_host, m) {
-  m.def(lif::bindings::kRecurrentForwardSchema);
-  m.def(lif::bindings::kRecurrentBackwardSchema);
+  m.def(lif::ops::kRecurrentForwardSchema);
+  m.def(lif::ops::kRecurrentBackwardSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda_recurrent_on_host, CPU, m) {
-  m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::recurrent_forward_on<lif::bindings::HostCuda>));
-  m.impl("recurrent_backward", TORCH_BOX(&lif::bindings::recurrent_backward_on<lif::bindings::HostCuda>));
+  m.impl("recurrent_forward", TORCH_BOX(&lif::ops::recurrent_forward_on<lif::ops::HostCuda>));
+  m.impl("recurrent_backward", TORCH_BOX(&lif::ops::recurrent_backward_on<lif::ops::HostCuda>));
 }
 
 extern "C" {
 
 __attribute__((visibility("default"))) const char* host_last_kernel() {
-  return lif::bindings::last_kernel.c_str();
+  return lif::ops::last_kernel.c_str();
 }
 
 __attribute__((visibility("default"))) void host_set_device(int multiprocessors, int shared_bytes) {

@@ -39,7 +39,7 @@
 
 #include "neuron/params.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 
 // Options travel in lists: on the way to an operator without anything to do, fourteen arguments of their own
 // took 15 us, a list of SymInt 12, and this takes 10; one tensor takes 3. There is no `str` among them, whose
@@ -134,4 +134,4 @@ struct Float {
   enum : size_t { number, rest = number + kParameters, slope, scale, count };
 };
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

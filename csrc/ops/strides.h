@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace lif::bindings {
+namespace lif::ops {
 
 // The stride with which the axes [begin, end) can be walked as one, or -1.
 template <typename Sizes, typename Strides>
@@ -24,4 +24,4 @@ int64_t joint_stride(const Sizes& sizes, const Strides& strides, size_t begin, s
   return joint < 0 ? 1 : joint;
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

@@ -1,10 +1,10 @@
 // Products with spikes on the CPU: tensors in, rows on torch's own threads, tensors out.
 #include <atomic>
 
-#include "bindings/spikes.h"
 #include "cpu/events_dispatch.h"
+#include "ops/words.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 // Additions, or numbers that are read, below which a thread's start costs more than it saves.
@@ -25,45 +25,30 @@ void run_tasks(int64_t tasks, int64_t work, const Run& run) {
                               [&](int64_t begin, int64_t end) { run(begin, end); });
 }
 
-Tensor spike_pack(const Tensor& given) {
-  const Tensor spikes = torch::stable::contiguous(given);
-  const int64_t inputs = with_last(spikes, 0).empty() ? 0 : spikes.sizes().back();
-  const int64_t rows = rows_of(spikes);
-  Tensor words = new_empty(spikes, with_last(spikes, spike_words(inputs)), ScalarType::Long);
-  auto* const to = static_cast<uint64_t*>(words.mutable_data_ptr());
-  std::atomic<bool> all{true};
-  with_type_of(spikes, [&](auto* of) {
-    using T = std::remove_pointer_t<decltype(of)>;
+struct WordsCpu {
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
+
+  template <typename T>
+  static bool pack(const T* spikes, int64_t rows, int64_t neurons, uint64_t* words, const Tensor&) {
     const auto kernels = cpu::active_event_kernels<T>();
-    const auto* const from = static_cast<const T*>(spikes.const_data_ptr());
-    run_tasks(rows, rows * inputs, [&](int64_t begin, int64_t end) {
-      if (!kernels.pack(from, inputs, to, begin, end)) {
+    std::atomic<bool> all{true};
+    run_tasks(rows, rows * neurons, [&](int64_t begin, int64_t end) {
+      if (!kernels.pack(spikes, neurons, words, begin, end)) {
         all = false;
       }
     });
-  });
-  STD_TORCH_CHECK(all, "spikes must be zeros and ones; use nn.Linear for other numbers");
-  return words;
-}
+    return all;
+  }
 
-Tensor spike_unpack(const Tensor& given, const Tensor& like) {
-  const Shape shape = shape_of(like);
-  STD_TORCH_CHECK(!shape.empty(), "like must have an axis of neurons");
-  check_words(given, shape.back());
-  STD_TORCH_CHECK(with_last(given, shape.back()) == shape, "words and like must have the same rows");
-  const Tensor words = torch::stable::contiguous(given);
-  Tensor spikes = new_empty(like, shape, like.scalar_type());
-  const int64_t rows = rows_of(spikes);
-  with_type_of(like, [&](auto* of) {
-    using T = std::remove_pointer_t<decltype(of)>;
+  template <typename T>
+  static void unpack(const uint64_t* words, int64_t rows, int64_t neurons, T* spikes, const Tensor&) {
     const auto kernels = cpu::active_event_kernels<T>();
-    auto* const to = static_cast<T*>(spikes.mutable_data_ptr());
-    run_tasks(rows, rows * shape.back(), [&](int64_t begin, int64_t end) {
-      kernels.unpack(read_words(words), shape.back(), to, begin, end);
-    });
-  });
-  return spikes;
-}
+    run_tasks(rows, rows * neurons,
+              [&](int64_t begin, int64_t end) { kernels.unpack(words, neurons, spikes, begin, end); });
+  }
+};
 
 template <typename T>
 int64_t count(const cpu::EventKernels<T>& kernels, const Tensor& words, int64_t inputs) {
@@ -184,11 +169,11 @@ Tensor spike_gradient(const Tensor& words, const Tensor& like, const Tensor& gra
 }
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
-  m.impl("spike_pack", TORCH_BOX(&lif::bindings::spike_pack));
-  m.impl("spike_unpack", TORCH_BOX(&lif::bindings::spike_unpack));
-  m.impl("spike_linear", TORCH_BOX(&lif::bindings::spike_linear));
-  m.impl("spike_gradient", TORCH_BOX(&lif::bindings::spike_gradient));
+  m.impl("spike_pack", TORCH_BOX(&lif::ops::spike_pack<lif::ops::WordsCpu>));
+  m.impl("spike_unpack", TORCH_BOX(&lif::ops::spike_unpack<lif::ops::WordsCpu>));
+  m.impl("spike_linear", TORCH_BOX(&lif::ops::spike_linear));
+  m.impl("spike_gradient", TORCH_BOX(&lif::ops::spike_gradient));
 }

@@ -14,9 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "bindings/direct.h"
+#include "ops/direct.h"
 
-namespace lif::bindings {
+namespace lif::autograd {
+
+using namespace ops;
 
 using at::Tensor;
 using Ints = std::vector<int64_t>;
@@ -120,4 +122,4 @@ inline void call_directly(const std::string& device, const std::optional<std::st
   (device == "cuda" ? backends().cuda : backends().cpu) = direct;
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::autograd

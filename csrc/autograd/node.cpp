@@ -22,13 +22,13 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/interface.h"
-#include "bindings/operation.h"
-#include "bindings/strides.h"
+#include "autograd/operation.h"
+#include "ops/interface.h"
+#include "ops/strides.h"
 
 namespace py = pybind11;
 
-namespace lif::bindings {
+namespace lif::autograd {
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -140,7 +140,7 @@ struct FusedLIF : torch::autograd::Function<FusedLIF> {
   // Results without a gradient go aside: compiled autograd has no word for them in the context of a function.
   static variable_list forward(AutogradContext* ctx, const Call& call, variable_list* aside, const Tensor& x,
                                const at::TensorList& given) {
-    variable_list results = bindings::forward(call, x, given, call.ints_to_keep, call.every);
+    variable_list results = autograd::forward(call, x, given, call.ints_to_keep, call.every);
     Tensor kept;
     if (call.every > 0 || call.bits) {
       kept = std::move(results.back());
@@ -308,23 +308,23 @@ PyObject* call_with(const Call& call, PyObject* x_object, PyObject* given_object
 }
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::autograd
 
 PYBIND11_MODULE(_node, m) {
-  using lif::bindings::Call;
-  using lif::bindings::Floats;
-  using lif::bindings::Ints;
-  using lif::bindings::list_of;
+  using lif::autograd::Call;
+  using lif::autograd::Floats;
+  using lif::autograd::Ints;
+  using lif::autograd::list_of;
   m.doc() = "The operators under autograd, in C++.";
   m.def(
       "refuse_with",
       [](std::string forward_mode, std::string second_derivative, std::string second_pass_of_bits) {
-        lif::bindings::refusals() = {std::move(forward_mode), std::move(second_derivative),
+        lif::autograd::refusals() = {std::move(forward_mode), std::move(second_derivative),
                                      std::move(second_pass_of_bits)};
       },
       py::kw_only(), py::arg("forward_mode"), py::arg("second_derivative"), py::arg("second_pass_of_bits"),
       "The messages of what has no derivative.");
-  m.def("call_directly", &lif::bindings::call_directly, py::kw_only(), py::arg("device"), py::arg("library"),
+  m.def("call_directly", &lif::autograd::call_directly, py::kw_only(), py::arg("device"), py::arg("library"),
         "Call the operators of a device in their library, which is loaded, where nobody else is to hear of "
         "it; None: through the dispatcher.");
   py::class_<Call>(m, "Call")
@@ -337,7 +337,7 @@ PYBIND11_MODULE(_node, m) {
              for_backward.insert(for_backward.end(), slots.begin(), slots.end());
              Ints without_gradient;
              for (size_t i = 0; i < incoming.size(); ++i) {
-               if (incoming[i] == lif::bindings::kNone) {
+               if (incoming[i] == lif::autograd::kNone) {
                  without_gradient.push_back(static_cast<int64_t>(i));
                } else {
                  for_backward.push_back(incoming[i]);
@@ -362,7 +362,7 @@ PYBIND11_MODULE(_node, m) {
       .def(
           "__call__",
           [](const Call& call, const py::handle& x, const py::handle& given) {
-            PyObject* results = lif::bindings::call_with(call, x.ptr(), given.ptr());
+            PyObject* results = lif::autograd::call_with(call, x.ptr(), given.ptr());
             if (!results) {
               throw py::error_already_set();
             }

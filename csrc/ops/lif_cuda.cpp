@@ -1,10 +1,10 @@
 // The operators on CUDA: tensors in, one launch on the current stream, tensors out. No host synchronisation.
-#include "bindings/cuda_calls.h"
-#include "bindings/direct.h"
-#include "bindings/operators.h"
 #include "cuda/launch.h"
+#include "ops/cuda_calls.h"
+#include "ops/direct.h"
+#include "ops/operators.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 struct Cuda {
@@ -32,13 +32,13 @@ struct Cuda {
 };
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CUDA, m) {
-  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cuda>));
-  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cuda>));
-  m.impl("lif", TORCH_BOX(&lif::bindings::lif<lif::bindings::Cuda>));
+  m.impl("lif_forward", TORCH_BOX(&lif::ops::lif_forward<lif::ops::Cuda>));
+  m.impl("lif_backward", TORCH_BOX(&lif::ops::lif_backward<lif::ops::Cuda>));
+  m.impl("lif", TORCH_BOX(&lif::ops::lif<lif::ops::Cuda>));
 }
 
-const lif::bindings::Direct lif_cuda_direct{&lif::bindings::lif_forward<lif::bindings::Cuda>,
-                                            &lif::bindings::lif_backward<lif::bindings::Cuda>};
+const lif::ops::Direct lif_cuda_direct{&lif::ops::lif_forward<lif::ops::Cuda>,
+                                       &lif::ops::lif_backward<lif::ops::Cuda>};

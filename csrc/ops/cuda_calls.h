@@ -4,10 +4,15 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
-#include "bindings/problem.h"
-#include "cuda/launch.h"
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
-namespace lif::bindings {
+#include "cuda/launch.h"
+#include "ops/allocation.h"
+
+namespace lif::ops {
 
 struct CudaGuard {
   explicit CudaGuard(const Tensor& x) : device(x.get_device_index()) {}
@@ -41,4 +46,4 @@ void sum_on_cuda(const std::vector<PartialSum<S>>& sums, const Tensor& x, const 
   check_launch(cuda::launch_sums(sums, data, current_stream(x)), name);
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

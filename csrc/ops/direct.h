@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace lif::bindings {
+namespace lif::ops {
 
 struct Direct {
   // The arguments are those of the schemas in interface.h.
@@ -25,6 +25,6 @@ struct Direct {
 
 constexpr const char* kDirect = "lif_cuda_direct";
 
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
-extern "C" __attribute__((visibility("default"))) const lif::bindings::Direct lif_cuda_direct;
+extern "C" __attribute__((visibility("default"))) const lif::ops::Direct lif_cuda_direct;

@@ -1,9 +1,15 @@
 // Spikes in words, for any backend: the checks and shapes of tensors that hold them.
 #pragma once
 
-#include "bindings/problem.h"
+#include <cstdint>
 
-namespace lif::bindings {
+#include "ops/tensors.h"
+
+namespace lif::ops {
+
+// Words of 64 bits for a row of n spikes.
+constexpr int64_t kSpikesOfWord = 64;
+inline int64_t spike_words(int64_t n) { return (n + kSpikesOfWord - 1) / kSpikesOfWord; }
 
 // The shape of a tensor with another last axis.
 inline Shape with_last(const Tensor& tensor, int64_t size) {
@@ -30,4 +36,4 @@ inline void check_same(const Tensor& one, const Tensor& other, const char* name)
                   name, " must be on the device of the spikes");
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

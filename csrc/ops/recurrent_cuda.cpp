@@ -1,10 +1,10 @@
 // The operators of recurrent layers on CUDA: one launch each way on the current stream. The gradients of the
 // weight and the bias are products of what is there, and torch's own.
-#include "bindings/cuda_calls.h"
-#include "bindings/recurrent_device.h"
 #include "cuda/launch_recurrent.h"
+#include "ops/cuda_calls.h"
+#include "ops/recurrent_device.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 struct RecurrentCuda {
@@ -27,13 +27,11 @@ struct RecurrentCuda {
 };
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CUDA, m) {
   m.impl("recurrent",
-         TORCH_BOX(
-             &lif::bindings::recurrent<&lif::bindings::recurrent_forward_on<lif::bindings::RecurrentCuda>>));
-  m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::recurrent_forward_on<lif::bindings::RecurrentCuda>));
-  m.impl("recurrent_backward",
-         TORCH_BOX(&lif::bindings::recurrent_backward_on<lif::bindings::RecurrentCuda>));
+         TORCH_BOX(&lif::ops::recurrent<&lif::ops::recurrent_forward_on<lif::ops::RecurrentCuda>>));
+  m.impl("recurrent_forward", TORCH_BOX(&lif::ops::recurrent_forward_on<lif::ops::RecurrentCuda>));
+  m.impl("recurrent_backward", TORCH_BOX(&lif::ops::recurrent_backward_on<lif::ops::RecurrentCuda>));
 }

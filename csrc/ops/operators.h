@@ -8,9 +8,10 @@
 //   };
 #pragma once
 
-#include "bindings/problem.h"
+#include "ops/backward.h"
+#include "ops/forward.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 
 template <typename Backend>
 std::vector<Tensor> lif_forward(const Tensor& x, const std::vector<Tensor>& given,
@@ -68,4 +69,4 @@ std::vector<Tensor> lif(const Tensor& x, const std::vector<Tensor>& given, const
   return lif_forward<Backend>(in_rows(x, ints, steps), dense, without_bits, steps, 0, floats);
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

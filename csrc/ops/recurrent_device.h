@@ -3,15 +3,14 @@
 //   struct Backend {
 //     struct Guard { explicit Guard(const Tensor& x); };
 //     template <typename T, typename W> static void forward(const RecurrentForward<T, W>&, const Tensor& x);
-//     template <typename T, typename W> static void backward(const RecurrentBackward<T, W>&, const Tensor&
-//     x); template <typename T> static Tensor reduce(const Tensor& partial, int64_t rows, int64_t columns,
-//                                                int64_t repeat, const Tensor& parameter);
+//     template <typename T, typename W> static void backward(const RecurrentBackward<T, W>&, const Tensor&);
+//     template <typename S> static void sum(const std::vector<PartialSum<S>>&, const Tensor& x);
 //   };
 #pragma once
 
-#include "bindings/recurrent.h"
+#include "ops/recurrent.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 
 // run(T*, W*) with the types of x and of the weight, which is T's or that of the state.
 template <typename Run>
@@ -66,4 +65,4 @@ std::vector<Tensor> recurrent_backward_on(const Tensor& u, const Tensor& weight,
   });
 }
 
-}  // namespace lif::bindings
+}  // namespace lif::ops

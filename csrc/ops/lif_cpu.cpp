@@ -1,9 +1,9 @@
 // The operators on the CPU: tensors in, tasks on torch's own threads, tensors out.
-#include "bindings/direct.h"
-#include "bindings/operators.h"
 #include "cpu/dispatch.h"
+#include "ops/direct.h"
+#include "ops/operators.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 // Below this many neuron-steps a thread's start costs more than it saves: of forward and backward, 32,768
@@ -93,13 +93,13 @@ struct Cpu {
 };
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
-  m.impl("lif_forward", TORCH_BOX(&lif::bindings::lif_forward<lif::bindings::Cpu>));
-  m.impl("lif_backward", TORCH_BOX(&lif::bindings::lif_backward<lif::bindings::Cpu>));
-  m.impl("lif", TORCH_BOX(&lif::bindings::lif<lif::bindings::Cpu>));
+  m.impl("lif_forward", TORCH_BOX(&lif::ops::lif_forward<lif::ops::Cpu>));
+  m.impl("lif_backward", TORCH_BOX(&lif::ops::lif_backward<lif::ops::Cpu>));
+  m.impl("lif", TORCH_BOX(&lif::ops::lif<lif::ops::Cpu>));
 }
 
-const lif::bindings::Direct lif_cuda_direct{&lif::bindings::lif_forward<lif::bindings::Cpu>,
-                                            &lif::bindings::lif_backward<lif::bindings::Cpu>};
+const lif::ops::Direct lif_cuda_direct{&lif::ops::lif_forward<lif::ops::Cpu>,
+                                       &lif::ops::lif_backward<lif::ops::Cpu>};

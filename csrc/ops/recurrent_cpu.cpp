@@ -1,8 +1,8 @@
 // The operators of recurrent layers on the CPU: samples on torch's own threads.
-#include "bindings/recurrent.h"
 #include "cpu/recurrent.h"
+#include "ops/recurrent.h"
 
-namespace lif::bindings {
+namespace lif::ops {
 namespace {
 
 template <typename T>
@@ -138,7 +138,7 @@ std::vector<Tensor> weights_on_cpu(const Tensor& grad_input, const Tensor& fired
   STD_TORCH_CHECK(
       fired_before.dim() == 3 && fired_before.is_contiguous() &&
           fired_before.scalar_type() == ScalarType::Long && fired_before.size(0) == grad_input.size(0) &&
-          fired_before.size(1) == grad_input.size(1) && fired_before.size(2) == (neurons + 63) / 64,
+          fired_before.size(1) == grad_input.size(1) && fired_before.size(2) == spike_words(neurons),
       "fired_before must be what recurrent_forward kept");
   if (grad_input.scalar_type() == ScalarType::Double) {
     return weights_of<double>(grad_input, fired_before, neurons, asked);
@@ -148,11 +148,11 @@ std::vector<Tensor> weights_on_cpu(const Tensor& grad_input, const Tensor& fired
 }
 
 }  // namespace
-}  // namespace lif::bindings
+}  // namespace lif::ops
 
 STABLE_TORCH_LIBRARY_IMPL(lif_cuda, CPU, m) {
-  m.impl("recurrent", TORCH_BOX(&lif::bindings::recurrent<&lif::bindings::forward_on_cpu>));
-  m.impl("recurrent_forward", TORCH_BOX(&lif::bindings::forward_on_cpu));
-  m.impl("recurrent_backward", TORCH_BOX(&lif::bindings::backward_on_cpu));
-  m.impl("recurrent_weights", TORCH_BOX(&lif::bindings::weights_on_cpu));
+  m.impl("recurrent", TORCH_BOX(&lif::ops::recurrent<&lif::ops::forward_on_cpu>));
+  m.impl("recurrent_forward", TORCH_BOX(&lif::ops::forward_on_cpu));
+  m.impl("recurrent_backward", TORCH_BOX(&lif::ops::backward_on_cpu));
+  m.impl("recurrent_weights", TORCH_BOX(&lif::ops::weights_on_cpu));
 }
