@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import commit, machine
-from common.files import write_json
-from common.turns import Yardstick, interleaved
-from nets.tutorials import TUTORIALS, Tutorial, WithoutLoop, tutorial_of
-from rivals.equals import PACKAGES, version
 from torch import Tensor, nn
 
 import lif_cuda
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from lif_cuda import data
+from nets.tutorials import TUTORIALS, Tutorial, WithoutLoop, tutorial_of
+from rivals.equals import PACKAGES, version
 
 BATCH = 128
 

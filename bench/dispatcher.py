@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from common import machine
 from common.commit import commit
 from common.files import write_json
 from common.turns import Timing, summarise
-
 from lif_cuda import LIF, _autograd
 
 # Each with the calls of a turn.

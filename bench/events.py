@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import commit, machine
-from common.files import write_json
-from common.turns import Yardstick, interleaved
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from lif_cuda import PackedSpikes
 from lif_cuda.functional import spike_linear
 

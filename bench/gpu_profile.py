@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common.calls import call_of
 from common.files import write_json
 from on_gpu.cases import CASES, Case, entries

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from common.files import write_json
 from on_gpu.facts import facts
 from on_gpu.timing import Timed, in_turns, kernels_alone, wall
 from rivals.contenders import reason
 from rivals.recurrent import draw, fused, loop
-from torch import Tensor
 
 # T, samples, neurons, and the dtype of x and of the weight.
 SHAPES = [

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common import commit, machine
 from common.files import write_json
 from common.memory import recycle

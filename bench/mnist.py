@@ -29,6 +29,7 @@ from typing import Any, cast
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
+
 from common import distributed
 from common.distributed import in_first
 from common.files import write_json
@@ -37,7 +38,6 @@ from job.checkpoint import CheckpointError
 from job.options import add_learning, add_limits, count, device_of, named_backends
 from job.trace import record
 from job.training import Network, Split, TrainingError, build, make_deterministic
-
 from lif_cuda import LIF, ReferenceLIF
 from lif_cuda._module import LIFModule
 from lif_cuda.data import DataError, ImageData, load

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common import commit, machine
 from common.files import write_json
 from common.turns import Turns, Yardstick, interleaved

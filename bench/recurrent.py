@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from common import commit, machine
 from common.files import write_json
 from common.turns import Turns, Yardstick, interleaved
+from lif_cuda import functional
 from rivals.contenders import BETA
 from rivals.recurrent import draw, fused, loop
-from torch import Tensor
-
-from lif_cuda import functional
 
 # T, samples, neurons; how much faster than the loop, and than the compiled one, the layer is to be.
 CASES = [

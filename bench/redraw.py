@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from common.picture_style import save
 from job import pictures
-from matplotlib.figure import Figure
 from micro import kernel_pictures
 from micro.points import FORMAT
 

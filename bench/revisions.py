@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from common.build import CXX_FLAGS
 from common.turns import Yardstick
 

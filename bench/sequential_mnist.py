@@ -26,14 +26,14 @@ from typing import Any
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
+from torch import Tensor, nn
+
 from common.distributed import DeviceError
 from common.files import write_json
 from job import course, images, report
 from job.checkpoint import CheckpointError
 from job.options import add_learning, add_limits, count, device_of, named_backends
 from job.training import Network, Split, TrainingError, make_deterministic
-from torch import Tensor, nn
-
 from lif_cuda import RecurrentLIF, ReferenceRecurrentLIF
 from lif_cuda._recurrent_module import RecurrentModule
 from lif_cuda.data import DataError, ImageData, load

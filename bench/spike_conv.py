@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from common import commit, machine
 from common.files import write_json
 from common.turns import Yardstick, interleaved
-from torch import Tensor, nn
-
 from lif_cuda import SpikeConv2d
 
 RATES = (0.02, 0.05, 0.1, 0.2)

@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from common import commit, machine
-from common.files import write_json
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from common import commit, machine
+from common.files import write_json
 from lif_cuda import LIF, PackedSpikes, ReferenceLIF
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import FastSigmoid

@@ -14,6 +14,7 @@ import gpu_run
 import pytest
 import torch
 from _compile import ROOT
+
 from on_gpu import stages
 
 SCRIPT = ROOT / "bench" / "gpu.sh"

@@ -17,6 +17,7 @@ import gpu_report
 import gpu_resnet
 import pytest
 import torch
+
 from on_gpu import cases as gpu_cases
 from on_gpu import targets
 from on_gpu import timing as gpu_timing

@@ -14,6 +14,7 @@ import kernels
 import pytest
 import torch
 from _compile import ROOT
+
 from common import memory
 from common.turns import ENOUGH, Turns, Yardstick, interleaved, summarise
 from micro import alone, cases, family, libraries

@@ -10,13 +10,13 @@ from pathlib import Path
 import networks
 import pytest
 import torch
+
+import lif_cuda
 from common.turns import Turns
 from nets.equal import BOUNDS, Apart, apart, faults, neuron_fault, verify
 from nets.networks import CASES, MLP, Case, case_of, ours
 from nets.worker import Worker, serve, trainer
 from rivals.equals import by_name, version
-
-import lif_cuda
 
 SMALL = {"steps": 3, "batch": 4, "width": 8}
 

@@ -28,6 +28,7 @@ pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures, 
 import mnist
 import train_step
 from _torchrun import torchrun
+
 from common import distributed, files
 from job import checkpoint, training
 

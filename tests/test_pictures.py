@@ -14,11 +14,12 @@ pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures, 
 import redraw
 from _compile import ROOT
 from _texts import faults, texts
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
 from common import picture_style
 from job import pictures, spike_picture
 from job.trace import Trace
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from micro import alone, cases, family, kernel_pictures, libraries, points
 from rivals import equals
 from rivals.contenders import NEAREST

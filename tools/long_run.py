@@ -37,13 +37,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import hypothesis
 import torch
 from _compile import ROOT
-from common import commit, machine
-from common.files import write_json
 from compare import assert_identical
 from family import Case, SeededPick, assert_same, draw_case, flat, run
 from torch import Tensor
 from tqdm import tqdm
 
+from common import commit, machine
+from common.files import write_json
 from lif_cuda import NeuronState, _build_facts, functional, reference
 
 # Exponents of 2. With fewer neurons a step of the reference costs its two dozen launches, and no arithmetic.

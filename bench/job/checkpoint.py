@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common.distributed import in_first
 from common.files import write_atomically
-
 from job.training import History, Network
 
 _FORMAT = 1

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common import distributed, machine
 from common.commit import commit
 from common.distributed import in_first
-
 from job import checkpoint
 from job.training import Network, Split, run_epoch
 from lif_cuda.data import ImageData

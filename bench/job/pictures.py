@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
 from common.picture_style import (
     BLUE,
     ORANGE,
@@ -15,10 +19,6 @@ from common.picture_style import (
     new_figure,
     plain_log,
 )
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-
 from lif_cuda import plot
 
 _NETWORKS = (("snn", "SNN", BLUE), ("ann", "ANN", ORANGE))

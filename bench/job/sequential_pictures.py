@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common.picture_style import BLUE, ORANGE, label_ends, new_figure
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.picture_style import BLUE, ORANGE, label_ends, new_figure
 from job.pictures import say_data
 
 _NETWORKS = (("snn", BLUE), ("snn_reference", ORANGE))

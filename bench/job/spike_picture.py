@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common.picture_style import BLUE, PALE, label_ends, new_figure
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from common.picture_style import BLUE, PALE, label_ends, new_figure
 from job.trace import Trace
 from lif_cuda import plot
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from common.distributed import in_first, parallel, rank, share, size, summed
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from tqdm import tqdm
 
+from common.distributed import in_first, parallel, rank, share, size, summed
 from lif_cuda import PackedSpikes, energy
 from lif_cuda._module import LIFModule
 from lif_cuda.models import ANNClassifier, SNNClassifier

@@ -12,15 +12,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from common.calls import call_of
 from common.memory import available_bytes
 from common.turns import Yardstick, interleaved, synchronise
-from rivals.contenders import BETA, lif_cuda_fused
-from torch import Tensor
-
 from lif_cuda import LIF, _ops, functional
 from micro.cases import SHAPES
 from micro.empty_operator import empty_operator
+from rivals.contenders import BETA, lif_cuda_fused
 
 # T and neurons of the growth: along T first, then along neurons.
 GROWTH = [(t, 4096) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+
 from common.calls import call_of, copy_of
 from common.memory import available_bytes, peak_bytes, saved_bytes
 from common.turns import Yardstick, interleaved, summarise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from common.build import target_version
 
 _SOURCE = Path(__file__).resolve().with_name("empty_operator.cpp")

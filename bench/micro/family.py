@@ -9,14 +9,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from common.calls import call_of
 from common.memory import available_bytes
 from common.turns import Yardstick, interleaved
-from rivals.contenders import BETA, SURROGATE, Contender, fault, variant
-from torch import Tensor
-
 from lif_cuda import functional
 from lif_cuda.surrogate import ATan, Custom, Sigmoid
+from rivals.contenders import BETA, SURROGATE, Contender, fault, variant
 
 SHAPES = [(25, 128, 1000), (16, 64, 16384)]
 # The times of the plain neuron, forward and backward, that each should take at most.

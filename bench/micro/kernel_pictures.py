@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.picture_style import GREY, ORANGE, VERMILION, add_note, label_ends, new_figure, plain_log
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.picture_style import GREY, ORANGE, VERMILION, add_note, label_ends, new_figure, plain_log
 from micro.points import Point, note, point_of, where
 
 # The tables that are drawn.

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+
 from common.calls import call_of
 from common.turns import Yardstick, interleaved
 from rivals.contenders import fault, pair, reason

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from rivals.equality import difference, drawn
-from rivals.equals import by_name
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from nets.networks import Case, Series, double
+from rivals.equality import difference, drawn
+from rivals.equals import by_name
 
 
 @dataclass(frozen=True)

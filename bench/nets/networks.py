@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
 from rivals.equality import runner
 from rivals.equals import Equal, by_name
 from rivals.stubs import stand_in
-from torch import Tensor, nn
-from torch.nn import functional as nnf
 
 CLASSES = 10
 PIXELS = 28

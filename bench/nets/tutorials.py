@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rivals.stubs import stand_in
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+
+from rivals.stubs import stand_in
 
 CLASSES = 10
 

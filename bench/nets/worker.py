@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from common.memory import proc_bytes
 from torch import nn
 from torch.nn import functional as nnf
 
 import lif_cuda
+from common.memory import proc_bytes
 from nets.equal import firing_rates, verify
 from nets.networks import Case, case_of
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
+from lif_cuda.surrogate import Rectangle
+from on_gpu.timing import at_most
 from rivals.contenders import (
     PIECE,
     Contender,
@@ -20,10 +24,6 @@ from rivals.contenders import (
     spikingjelly,
     variant,
 )
-from torch import Tensor
-
-from lif_cuda.surrogate import Rectangle
-from on_gpu.timing import at_most
 
 # What a rival may take at most to be compiled or to choose its kernels, forward and backward together.
 SETUP_SECONDS = 45.0

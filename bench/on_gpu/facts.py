@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import torch
+
 from common.commit import commit
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
 from common.turns import Turns, synchronise
 
 Call = Callable[[], object]
