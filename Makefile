@@ -144,7 +144,7 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
-	$(RUN) tests/clang_tidy.py
+	$(RUN) tools/clang_tidy.py
 
 # mkdocstrings imports lif_cuda, from where it is installed.
 $(VENV)/.docs: $(VENV)/.installed docs/_site/requirements.txt
@@ -169,4 +169,4 @@ cuda-build: $(VENV_CUDA)/.installed
 clean:
 	rm -rf build dist lif_cuda.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f lif_cuda/*.so $(VENV)/.docs $(VENV)/.installed $(VENV_CUDA)/.installed $(INSTALLED_STAMPS)
-	find bench build_backend lif_cuda tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bench build_backend lif_cuda tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,13 +3,13 @@
     python bench/convert.py --data DATA --threads 1 --json bench/results/convert_1thread.json
     python bench/convert.py --tutorial csnn --images 2000 --test-images 1000 --seeds 2
 
-Each network (_tutorials.py) is trained for two epochs from the same weights, once for each seed:
+Each network (nets/tutorials.py) is trained for two epochs from the same weights, once for each seed:
 
     theirs          as the tutorial has it
     converted       after lif_cuda.convert, everything around the neurons as it was
     without a loop  (mlp) the same with the loop over time replaced by one call of each layer for all steps
 
-Then one training step of each is timed, in turns (_turns.py).
+Then one training step of each is timed, in turns (common/turns.py).
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _equals import PACKAGES, version
-from _files import write_json
-from _turns import Yardstick, interleaved
-from _tutorials import TUTORIALS, Tutorial, WithoutLoop, tutorial_of
 from torch import Tensor, nn
 
 import lif_cuda
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from lif_cuda import data
+from nets.tutorials import TUTORIALS, Tutorial, WithoutLoop, tutorial_of
+from rivals.equals import PACKAGES, version
 
 BATCH = 128
 
@@ -166,10 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     turns = interleaved(calls, options.seconds, torch.device("cpu"), Yardstick(), long=options.seconds)
     results: dict[str, Any] = {
         "format": 1,
-        "command": _machine.command(),
-        "versions": _machine.versions() | {name: version(name) for name in PACKAGES},
-        "machine": _machine.machine(torch.device("cpu")),
-        "commit": _commit.commit(),
+        "command": machine.command(),
+        "versions": machine.versions() | {name: version(name) for name in PACKAGES},
+        "machine": machine.machine(torch.device("cpu")),
+        "commit": commit.commit(),
         "tutorial": tutorial.name,
         "library": tutorial.library,
         "steps": tutorial.steps,

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import _machine
 import torch
-from _commit import commit
-from _files import write_json
-from _turns import Timing, summarise
 
+from common import machine
+from common.commit import commit
+from common.files import write_json
+from common.turns import Timing, summarise
 from lif_cuda import LIF, _autograd
 
 # Each with the calls of a turn.
@@ -99,7 +99,7 @@ def main() -> None:
             seconds = {"passed by": passed, "dispatched": dispatched}
             rows.append({"shape": shape, "kind": kind, **seconds, "ratio": vars(ratio), "turns": turns})
     if asked.json:
-        facts = {"command": _machine.command(), "commit": commit(), **_machine.machine(torch.device("cpu"))}
+        facts = {"command": machine.command(), "commit": commit(), **machine.machine(torch.device("cpu"))}
         write_json(asked.json, {**facts, "rows": rows})
 
 

@@ -4,8 +4,8 @@
 
 The product of spikes [rows, size] with a weight [size, size], forward, and with the weight's gradient.
 Spikes come as a tensor of float32, whose packing is in the time, or as bits. Contenders take turns
-(bench/_turns.py); what is told is how many times faster than torch.nn.functional.linear and its backward. The
-spikes' gradient is the same product for all and in no time.
+(common/turns.py); what is told is how many times faster than torch.nn.functional.linear and its backward.
+The spikes' gradient is the same product for all and in no time.
 
 Before anything is timed the results are compared with those of torch.
 """
@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _files import write_json
-from _turns import Yardstick, interleaved
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from lif_cuda import PackedSpikes
 from lif_cuda.functional import spike_linear
 
@@ -118,7 +117,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def figure_of(results: Sequence[dict[str, Any]]) -> Any:
     """Speed-ups over the rate, a line for each size."""
-    from _picture_style import BLUE, GREY, ORANGE, PALE, SKY, VERMILION, new_figure
+    from common.picture_style import BLUE, GREY, ORANGE, PALE, SKY, VERMILION, new_figure
 
     colours = dict(zip(SIZES, (PALE, VERMILION, ORANGE, BLUE, SKY, GREY), strict=True))
     sizes = sorted({r["size"] for r in results})
@@ -165,17 +164,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
     results = {
         "format": 1,
-        "command": _machine.command(),
-        "versions": _machine.versions(),
-        "machine": _machine.machine(torch.device("cpu")),
-        "commit": _commit.commit(),
+        "command": machine.command(),
+        "versions": machine.versions(),
+        "machine": machine.machine(torch.device("cpu")),
+        "commit": commit.commit(),
         "results": measured,
     }
     print(f"\n{table(measured)}")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         write_json(options.out / "events.json", results)
-        from _picture_style import save
+        from common.picture_style import save
 
         save({"events.png": figure_of(measured)}, options.out)
 

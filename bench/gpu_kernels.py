@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _calls import call_of, copy_of
-from _contenders import reason, wrong, wrong_gradients
-from _files import write_json
-from _gpu_cases import CASES, SETUP_SECONDS, Case, Entry, drawn, entries
-from _gpu_facts import facts
-from _gpu_timing import Timed, at_most, calls_a_turn, in_turns, kernels_alone, wall
-from _memory import available_bytes
 
+from common.calls import call_of, copy_of
+from common.files import write_json
+from common.memory import available_bytes
 from lif_cuda import LIF
+from on_gpu.cases import CASES, SETUP_SECONDS, Case, Entry, drawn, entries
+from on_gpu.facts import facts
+from on_gpu.timing import Timed, at_most, calls_a_turn, in_turns, kernels_alone, wall
+from rivals.contenders import reason, wrong, wrong_gradients
 
 MODES = {"forward": False, "forward + backward": True}
 # Names of what is not of this project: their faults do not fail the run.

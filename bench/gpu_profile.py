@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _calls import call_of
-from _files import write_json
-from _gpu_cases import CASES, Case, entries
-from _gpu_facts import facts
+
+from common.calls import call_of
+from common.files import write_json
+from on_gpu.cases import CASES, Case, entries
+from on_gpu.facts import facts
 
 # A launch of this kernel stands before the launches of each contender.
 MARK = "spin_kernel"

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _contenders import reason
-from _files import write_json
-from _gpu_facts import facts
-from _gpu_timing import Timed, in_turns, kernels_alone, wall
-from recurrent import BETA, SURROGATE, draw, loop
 from torch import Tensor
 
-from lif_cuda import functional
+from common.files import write_json
+from on_gpu.facts import facts
+from on_gpu.timing import Timed, in_turns, kernels_alone, wall
+from rivals.contenders import reason
+from rivals.recurrent import draw, fused, loop
 
 # T, samples, neurons, and the dtype of x and of the weight.
 SHAPES = [
@@ -39,12 +38,6 @@ SHAPES = [
 TINY = [(6, 3, 20, torch.float32, torch.float32), (6, 3, 40, torch.bfloat16, torch.bfloat16)]
 # Longer loops take seconds a turn.
 LONGEST_LOOP = 250
-
-
-def fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The layer of this project."""
-    spikes: Tensor = functional.recurrent_lif(x, weight, BETA, bias=bias, surrogate=SURROGATE)[0]
-    return spikes
 
 
 def verify(inputs: Sequence[Tensor], grad: Tensor) -> None:

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from _files import write_atomically, write_json
-from _gpu_targets import (
+from common.files import write_atomically, write_json
+from on_gpu.targets import (
     BOTH,
     FORWARD,
     MISSED,

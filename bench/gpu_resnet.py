@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _contenders import reason
-from _files import write_json
-from _gpu_facts import facts
-from _gpu_stubs import stand_in
-from _gpu_timing import Timed, at_most, in_turns, wall
 from torch import Tensor, nn
 
+from common.files import write_json
 from lif_cuda import LIF
 from lif_cuda.surrogate import ATan
+from on_gpu.facts import facts
+from on_gpu.timing import Timed, at_most, in_turns, wall
+from rivals.contenders import reason
+from rivals.stubs import stand_in
 
 CLASSES = 1000
 WARM_UP = 3

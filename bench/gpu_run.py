@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _files import write_json
-from _gpu_stages import BENCH, NAMES, REHEARSAL_FACTOR, ROOT, Plan, Stage, rivals, sources_digest, stages
+from common.files import write_json
+from on_gpu.stages import BENCH, NAMES, REHEARSAL_FACTOR, ROOT, Plan, Stage, rivals, sources_digest, stages
 
 ORDER = ("rivals", *NAMES)
 OUT = BENCH / "results" / "gpu"
@@ -288,8 +288,8 @@ def log_of(stage: Stage, end: Mapping[str, Any], text: str) -> str:
 
 def _facts(plan: Plan) -> dict[str, Any] | str:
     """What the machine is, or why nothing can be run on it."""
-    command = (plan.python, str(BENCH / "_gpu_facts.py"), "cpu" if plan.rehearse else "cuda")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = (plan.python, "-m", "on_gpu.facts", "cpu" if plan.rehearse else "cuda")
+    done = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return (done.stderr.strip().splitlines() or ["torch cannot be asked for its devices"])[-1]
     facts: dict[str, Any] = json.loads(done.stdout)

@@ -5,17 +5,17 @@
     python bench/kernels.py --only family libraries --threads 1
 
 Every contender is first verified, a neuron of this project against the reference and one of another library
-against the layer that equals it (_equals.py); over a wrong answer no time is printed. Contenders take turns,
-round by round, so that whatever else the machine does falls on all of them alike; medians with quartiles of
-the turns in which the processor was not disturbed (_turns.py), and beside them of all.
+against the layer that equals it (rivals/equals.py); over a wrong answer no time is printed. Contenders take
+turns, round by round, so that whatever else the machine does falls on all of them alike; medians with
+quartiles of the turns in which the processor was not disturbed (common/turns.py), and beside them of all.
 
 The copy is the bound: it moves the bytes that the case must move and allocates what it must allocate.
 Forward: ``x.clone()`` and a fresh membrane. With backward: beside it ``x + g``.
 
-Tables: the cases (_cases.py); the family beside the plain neuron (_family.py); libraries at their defaults,
-each beside the layer that equals it (_libraries.py); constant input; the overhead of a call in microseconds;
-cost as T and as the number of neurons grows; a large call at once and after idling (_alone.py).
---pictures draws the cases, the family, the libraries and the growth (_kernel_pictures.py); redraw.py does so
+Tables, in micro/: the cases (cases.py); the family beside the plain neuron (family.py); libraries at their
+defaults, each beside the layer that equals it (libraries.py); constant input; the overhead of a call in
+microseconds; cost as T and as the number of neurons grows; a large call at once and after idling (alone.py).
+--pictures draws the cases, the family, the libraries and the growth (kernel_pictures.py); redraw.py does so
 from the JSON of an earlier run.
 """
 
@@ -26,19 +26,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _alone
-import _cases
-import _commit
-import _family
-import _libraries
-import _machine
 import torch
-from _files import write_json
-from _memory import recycle
-from _turns import Yardstick
 
-# Of the JSON; a file of another format is not drawn.
-FORMAT = 3
+from common import commit, machine
+from common.files import write_json
+from common.memory import recycle
+from common.turns import Yardstick
+from micro import alone, cases, family, libraries
+from micro.points import FORMAT
+
 TABLES = (
     "cases",
     "family",
@@ -52,12 +48,12 @@ TABLES = (
 
 def table_of(results: dict[str, Any]) -> str:
     """The results for a terminal."""
-    libraries = ", ".join(f"{name} {version}" for name, version in results["rivals"].items() if version)
-    lines = [f"torch {results['versions']['torch']}; {libraries or 'no other library'}"]
-    lines += _cases.text(results.get("cases", []))
-    lines += _family.text(results.get("family", []))
-    lines += _libraries.text(results.get("libraries", []))
-    lines += _alone.text(results)
+    others = ", ".join(f"{name} {version}" for name, version in results["rivals"].items() if version)
+    lines = [f"torch {results['versions']['torch']}; {others or 'no other library'}"]
+    lines += cases.text(results.get("cases", []))
+    lines += family.text(results.get("family", []))
+    lines += libraries.text(results.get("libraries", []))
+    lines += alone.text(results)
     return "\n".join(lines)
 
 
@@ -79,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, help="draw into this folder")
     options = parser.parse_args(arguments)
     if options.pictures:
-        import _kernel_pictures  # matplotlib, which a machine that only measures may lack
-        from _picture_style import save
+        from common.picture_style import save
+        from micro import kernel_pictures  # matplotlib, which a machine that only measures may lack
 
-        if not set(_kernel_pictures.DRAWN) & set(options.only):
-            parser.error(f"--pictures draws {', '.join(_kernel_pictures.DRAWN)}; name one of them in --only")
+        if not set(kernel_pictures.DRAWN) & set(options.only):
+            parser.error(f"--pictures draws {', '.join(kernel_pictures.DRAWN)}; name one of them in --only")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.quick:
@@ -94,22 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     yardstick = Yardstick()
     results: dict[str, Any] = {
         "format": FORMAT,
-        "command": _machine.command(),
-        "versions": _machine.versions(),
-        "rivals": _libraries.versions(),
-        "machine": _machine.machine(device),
-        "commit": _commit.commit(),
+        "command": machine.command(),
+        "versions": machine.versions(),
+        "rivals": libraries.versions(),
+        "machine": machine.machine(device),
+        "commit": commit.commit(),
     }
     brief = options.quick or options.recycled or options.largest < 2**25
     makers: dict[str, Callable[[], object]] = {
-        "cases": lambda: _cases.measure(options, device, yardstick),
-        "family": lambda: _family.measure(options, device, yardstick),
-        "libraries": lambda: [] if options.no_rivals else _libraries.measure(options, device, yardstick),
-        "constant_input_counts": lambda: _alone.constant_counts(options, device, yardstick),
-        "overhead_microseconds": lambda: _alone.overhead(options, device, yardstick),
+        "cases": lambda: cases.measure(options, device, yardstick),
+        "family": lambda: family.measure(options, device, yardstick),
+        "libraries": lambda: [] if options.no_rivals else libraries.measure(options, device, yardstick),
+        "constant_input_counts": lambda: alone.constant_counts(options, device, yardstick),
+        "overhead_microseconds": lambda: alone.overhead(options, device, yardstick),
         # Sizes of every kind would leave recycled memory in pieces that no later one fits into.
-        "scaling": lambda: [] if options.recycled else _alone.scaling(options, device, yardstick),
-        "after_idling": lambda: {} if brief else _alone.after_idling(device),
+        "scaling": lambda: [] if options.recycled else alone.scaling(options, device, yardstick),
+        "after_idling": lambda: {} if brief else alone.after_idling(device),
     }
     for table in TABLES:
         if table in options.only:
@@ -119,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(options.json, results)
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
-        save(_kernel_pictures.figures(results), options.pictures)
+        save(kernel_pictures.figures(results), options.pictures)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@
     python bench/networks.py --networks conv --keep-memory on --seconds 10
 
 A step is zero_grad, forward, cross entropy, backward and Adam, on one batch. The networks of a case have the
-same weights. Those of the library and of lif_cuda are first verified equal (_networks_equal.py); one that is
-not gets no time. Each network has a process of its own (_networks_worker.py), with and without
-lif_cuda.keep_memory(); these take turns (_turns.py), so that what else the machine does falls on all alike.
+same weights. Those of the library and of lif_cuda are first verified equal (nets/equal.py); one that is
+not gets no time. Each network has a process of its own (nets/worker.py), with and without
+lif_cuda.keep_memory(); these take turns (common/turns.py), so that what else the machine does falls on all
+alike.
 
-Networks (_networks.py):
+Networks (nets/networks.py):
 
     mlp, mlp-rate   the seed's, 784-256-256-10, T = 25: constant input, and spikes; snnTorch's Leaky. "step
                     loop" is the same as its tutorials write it: a loop over time around all layers
@@ -28,14 +29,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _equals import PACKAGES, version
-from _files import write_json
-from _networks import CASES, Case, case_of
-from _networks_worker import Worker
-from _turns import Turns, Yardstick, interleaved
+
+from common import commit, machine
+from common.files import write_json
+from common.turns import Turns, Yardstick, interleaved
+from nets.networks import CASES, Case, case_of
+from nets.worker import Worker
+from rivals.equals import PACKAGES, version
 
 # Whether memory is kept, and what is added to the names of networks where it is.
 KEPT = {"off": {False: ""}, "on": {True: ", kept"}, "both": {False: "", True: ", kept"}}
@@ -119,8 +120,8 @@ def table_of(results: dict[str, Any]) -> str:
             return " " * 22
         return f"{timing['median']:8.2f} ({timing['low']:.2f} - {timing['high']:.2f})".ljust(22)
 
-    machine = results["machine"]
-    lines = [f"training steps; {machine['cpu']}, {machine['threads']} threads"]
+    where = results["machine"]
+    lines = [f"training steps; {where['cpu']}, {where['threads']} threads"]
     for row in results["networks"]:
         sizes = row["sizes"]
         lines += [
@@ -172,10 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     yardstick = Yardstick()
     results: dict[str, Any] = {
         "format": 1,
-        "command": _machine.command(),
-        "versions": _machine.versions() | {name: version(name) for name in PACKAGES},
-        "machine": _machine.machine(torch.device("cpu")),
-        "commit": _commit.commit(),
+        "command": machine.command(),
+        "versions": machine.versions() | {name: version(name) for name in PACKAGES},
+        "machine": machine.machine(torch.device("cpu")),
+        "commit": commit.commit(),
         "networks": [],
     }
     for name in options.networks:

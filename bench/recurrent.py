@@ -21,18 +21,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _files import write_json
-from _turns import Turns, Yardstick, interleaved
 from torch import Tensor
 
+from common import commit, machine
+from common.files import write_json
+from common.turns import Turns, Yardstick, interleaved
 from lif_cuda import functional
-from lif_cuda.surrogate import FastSigmoid
+from rivals.contenders import BETA
+from rivals.recurrent import draw, fused, loop
 
-BETA = 0.9
-SURROGATE = FastSigmoid(k=10.0)
 # T, samples, neurons; how much faster than the loop, and than the compiled one, the layer is to be.
 CASES = [
     (100, 64, 128, 4.0, 2.0),
@@ -40,47 +38,6 @@ CASES = [
     (100, 128, 512, 1.7, None),
     (1000, 16, 128, 6.0, None),
 ]
-
-
-class _Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return (z >= 0).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (z,) = ctx.saved_tensors
-        y = 1 + 10.0 * z.abs()
-        through: Tensor = grads[0] * (1 / (y * y))
-        return through
-
-
-def loop(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The layer by hand."""
-    v = s = torch.zeros_like(x[0])
-    spikes = []
-    for current in x.unbind(0):
-        u = BETA * v + (current + torch.nn.functional.linear(s, weight, bias))
-        s = _Spike.apply(u - 1.0)
-        v = u - s
-        spikes.append(s)
-    return torch.stack(spikes)
-
-
-def fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The layer of this project."""
-    spikes: Tensor = functional.recurrent_lif(x, weight, BETA, bias=bias, surrogate=SURROGATE)[0]
-    return spikes
-
-
-def draw(steps: int, samples: int, neurons: int) -> list[Tensor]:
-    """x, weight and bias with which some tenth of the neurons fire at a step."""
-    torch.manual_seed(0)
-    x = torch.randn(steps, samples, neurons) * 0.35 + 0.05
-    weight = torch.randn(neurons, neurons) * (0.7 / neurons**0.5)
-    bias = torch.zeros(neurons)
-    return [tensor.requires_grad_() for tensor in (x, weight, bias)]
 
 
 def verify(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[float, int]:
@@ -166,10 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = [time_case(CASES[at], options, yardstick) for at in chosen]
     if options.json is not None:
         result = {
-            "command": _machine.command(),
-            "commit": _commit.commit(),
-            "versions": _machine.versions(),
-            "machine": _machine.machine(torch.device("cpu")),
+            "command": machine.command(),
+            "commit": commit.commit(),
+            "versions": machine.versions(),
+            "machine": machine.machine(torch.device("cpu")),
             "cases": cases,
         }
         write_json(options.json, result)

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _kernel_pictures
-import _pictures
-import kernels
-from _picture_style import save
 from matplotlib.figure import Figure
+
+from common.picture_style import save
+from job import pictures
+from micro import kernel_pictures
+from micro.points import FORMAT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,18 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _figures(results: Any, path: Path) -> dict[str, Figure]:
-    tables = _kernel_pictures.DRAWN
+    tables = kernel_pictures.DRAWN
     found = set(results) if isinstance(results, dict) else set()
     if "snn" in found:
-        return _pictures.figures(results)
+        return pictures.figures(results)
     if not found & set(tables):
         sys.exit(f"error: {path} must be of mnist.py, or of kernels.py with one of {', '.join(tables)}")
-    if results["format"] != kernels.FORMAT:
+    if results["format"] != FORMAT:
         sys.exit(
-            f"error: {path} must be of format {kernels.FORMAT}, got {results['format']}; "
+            f"error: {path} must be of format {FORMAT}, got {results['format']}; "
             f"measure again: {results['command']}"
         )
-    return _kernel_pictures.figures(results)
+    return kernel_pictures.figures(results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ loaded into this one process, where all take turns, and must give the bits of th
 once, and its tensors begin at other places of their pages in each round: a kernel can be twice as slow
 where what it reads and what it writes lie at the same place (``collides`` in csrc/cpu/level/access.inl). The
 copy moves what forward has to move, and ``x + g`` what the way back has to. Of the rounds in which the
-processor was disturbed (_turns.py) the medians stand apart.
+processor was disturbed (common/turns.py) the medians stand apart.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _build import CXX_FLAGS
-from _turns import Yardstick
+
+from common.build import CXX_FLAGS
+from common.turns import Yardstick
 
 _ROOT = Path(__file__).resolve().parent.parent
 

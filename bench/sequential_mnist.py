@@ -19,30 +19,27 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first use.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-import _checkpoint
-import _commit
-import _distributed
-import _machine
-import _report
-import mnist as job  # its data, its checkpoints and its passes are this job's too
 import torch
-from _files import write_json
-from _training import Network, Split, TrainingError, make_deterministic
 from torch import Tensor, nn
 
+from common.distributed import DeviceError
+from common.files import write_json
+from job import course, images, report
+from job.checkpoint import CheckpointError
+from job.options import add_learning, add_limits, count, device_of, named_backends
+from job.training import Network, Split, TrainingError, make_deterministic
 from lif_cuda import RecurrentLIF, ReferenceRecurrentLIF
 from lif_cuda._recurrent_module import RecurrentModule
 from lif_cuda.data import DataError, ImageData, load
 
 _CLASSES = 10
-_ERRORS = (DataError, TrainingError, _checkpoint.CheckpointError, _distributed.DeviceError)
+_ERRORS = (DataError, TrainingError, CheckpointError, DeviceError)
 _LAYERS: dict[str, type[RecurrentModule]] = {"fused": RecurrentLIF, "reference": ReferenceRecurrentLIF}
 
 
@@ -86,15 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    device = job._device(options.device)
+    started = course.now()
+    device = device_of(options.device)
     make_deterministic(options.threads)
     data = load(options.data)
-    train, test = (
-        Split(*job._split(data, split, limit, device))
-        for split, limit in (("train", options.train_limit), ("test", options.test_limit))
-    )
-    job._say_data(data, train, test)
+    train, test = images.splits(data, options, device)
+    images.say(data, train, test)
     part = data.image_shape[1] if options.by == "rows" else 1
     options.steps = data.input_size // part
     options.linear = "dense"  # its Linears are given pixels
@@ -103,43 +97,32 @@ def _run(options: argparse.Namespace) -> None:
         f"{torch.get_num_threads()} threads, results in {options.out}"
     )
     networks = _networks(options, part, device)
-    common = job._settings(options, data, train, test, device) | {"by": options.by}
-    settings = {net.name: common | {"backend": net.backend} for net in networks}
-    job._make_folder(options.out)
-    job._resume_or_clear(options, networks, settings)
-    job._train_all(options, networks, settings, train, test)
-    results: dict[str, Any] = {
-        "format": 1,
-        "command": _machine.command(),
-        "started": started,
-        "resumed": options.resume,
-        "settings": common | {"backend": options.backend, "epochs": options.epochs},
-        "versions": _machine.versions(),
-        "machine": _machine.machine(device),
-        "commit": _commit.commit(),
-        "data": job._data_facts(data, train, test),
-        "notes": {key: _report.NOTES[key] for key in ("accuracy", "loss", "firing_rates", "seconds")},
+    shared = course.settings_of(options, data, train, test, device) | {"by": options.by}
+    settings = {net.name: shared | {"backend": net.backend} for net in networks}
+    course.make_folder(options.out)
+    course.resume_or_clear(options, networks, settings)
+    course.train_all(options, networks, settings, train, test)
+    results = course.origin(options, started, shared, device) | {
+        "data": images.facts(data, train, test),
+        "notes": {key: report.NOTES[key] for key in ("accuracy", "loss", "firing_rates", "seconds")},
     }
     results |= {net.name: _network_report(net, part, options.hidden) for net in networks}
     by_name = {net.name: net for net in networks}
     if "snn_reference" in by_name:
-        results["comparison"] = _report.comparison(by_name["snn"], by_name["snn_reference"])
+        results["comparison"] = report.comparison(by_name["snn"], by_name["snn_reference"])
     write_json(options.out / "results.json", results)
     print(f"\n{table(results)}\n")
-    if data.warning:
-        job._shout(data.warning)
+    images.warn(data)
     _draw(options.out, results, by_name["snn"], data, test)
 
 
 def _networks(options: argparse.Namespace, part: int, device: torch.device) -> list[Network]:
     """The network on each backend asked for, from the same weights."""
-    backends = ["fused", "reference"] if options.backend == "both" else [options.backend]
     networks = []
-    for i, backend in enumerate(backends):
+    for name, backend in named_backends(options.backend):
         torch.manual_seed(options.seed)
         model = SequentialClassifier(part, options.hidden, _LAYERS[backend]).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, fused=True)
-        name = "snn" if i == 0 else f"snn_{backend}"
         networks.append(
             Network(name, backend, model, model, options.steps, optimizer, options.lr, options.schedule)
         )
@@ -184,14 +167,14 @@ def table(results: dict[str, Any]) -> str:
     lines = [label.ljust(28) + "".join(value.rjust(12) for value in values) for label, values in rows]
     lines.insert(1, "-" * (28 + 12 * len(networks)))
     if "comparison" in results:
-        lines += ["", _report.compared(results["comparison"])]
+        lines += ["", report.compared(results["comparison"])]
     return "\n".join(lines)
 
 
 def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData, test: Split) -> None:
     try:
-        import _sequential_pictures
-        from _picture_style import save
+        from common.picture_style import save
+        from job import sequential_pictures
     except ImportError as error:
         print(f"no pictures: {error}; pip install matplotlib, and run again with --resume")
         return
@@ -204,15 +187,13 @@ def _draw(out: Path, results: dict[str, Any], network: Network, data: ImageData,
             model.lif._settled.but(output="spikes", return_state=True),
             None,
         )
-    figures = _sequential_pictures.figures(
+    figures = sequential_pictures.figures(
         results, spikes[:, 0].cpu().numpy(), data.test_images[0], int(data.test_labels[0])
     )
-    names = ", ".join(path.name for path in save(figures, out))
-    print(f"results.json, checkpoints and pictures ({names}) are in {out}")
+    course.say_pictures(save(figures, out), out)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    count = job._number(int, 1, float("inf"), "a whole number of at least 1")
     parser = argparse.ArgumentParser(
         description="Train a recurrent spiking layer on MNIST, row by row or pixel by pixel.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -224,27 +205,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=count, default=10, help="passes over the training images")
     parser.add_argument("--hidden", type=count, default=256, help="neurons of the recurrent layer")
     parser.add_argument("--batch-size", type=count, default=128, help="images a training step")
-    parser.add_argument(
-        "--lr",
-        type=job._number(float, sys.float_info.min, float("inf"), "a finite number above 0"),
-        default=2e-3,
-        help="learning rate of Adam",
-    )
-    parser.add_argument(
-        "--schedule",
-        choices=["cosine", "constant"],
-        default="cosine",
-        help="of the learning rate: half a cosine down to 0, or constant (then --resume may add epochs)",
-    )
-    seed = job._number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
-    parser.add_argument("--seed", type=seed, default=0, help="of the weights and of the order of the images")
+    add_learning(parser, lr=2e-3)
     parser.add_argument("--threads", type=count, default=None, help="CPU threads; None: as torch takes")
     parser.add_argument("--device", default=None, help="such as cpu or cuda; None: cuda where there is one")
     parser.add_argument("--data", default=None, help="as bench/mnist.py has it")
     parser.add_argument("--out", type=Path, default=Path("runs/sequential"), help="folder for results")
     parser.add_argument("--resume", action="store_true", help="go on from the last whole epoch in --out")
-    parser.add_argument("--train-limit", type=count, default=None, help="use only so many training images")
-    parser.add_argument("--test-limit", type=count, default=None, help="use only so many test images")
+    add_limits(parser)
     return parser.parse_args(arguments)
 
 

@@ -18,13 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _commit
-import _machine
 import torch
-from _files import write_json
-from _turns import Yardstick, interleaved
 from torch import Tensor, nn
 
+from common import commit, machine
+from common.files import write_json
+from common.turns import Yardstick, interleaved
 from lif_cuda import SpikeConv2d
 
 RATES = (0.02, 0.05, 0.1, 0.2)
@@ -97,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out / "spike_conv.json",
             {
                 "format": 1,
-                "command": _machine.command(),
-                "versions": _machine.versions(),
-                "machine": _machine.machine(torch.device("cpu")),
-                "commit": _commit.commit(),
+                "command": machine.command(),
+                "versions": machine.versions(),
+                "machine": machine.machine(torch.device("cpu")),
+                "commit": commit.commit(),
                 "results": measured,
             },
         )

@@ -32,13 +32,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import _commit
-import _machine
 import torch
-from _files import write_json
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from common import commit, machine
+from common.files import write_json
 from lif_cuda import LIF, PackedSpikes, ReferenceLIF
 from lif_cuda.models import SNNClassifier
 from lif_cuda.surrogate import FastSigmoid
@@ -169,11 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = breakdown(contenders[0], x, labels, options.repeats)
     results = {
         "format": 1,
-        "command": _machine.command(),
+        "command": machine.command(),
         "settings": {key: value for key, value in vars(options).items() if key != "json"},
-        "versions": _machine.versions(),
-        "machine": _machine.machine(device),
-        "commit": _commit.commit(),
+        "versions": machine.versions(),
+        "machine": machine.machine(device),
+        "commit": commit.commit(),
         "firing_rate_of_lif1": rate,
         "milliseconds": {name: _quartiles(times, 1e3) for name, times in seconds.items()},
         # Of the two steps of one round, which ran within the same fraction of a second.
@@ -291,11 +290,11 @@ def _quartiles(values: Sequence[float], unit: float) -> dict[str, float]:
 
 
 def _table(results: dict[str, Any]) -> str:
-    settings, machine = results["settings"], results["machine"]
+    settings, where = results["settings"], results["machine"]
     lines = [
         f"training step, batch {settings['batch_size']}, T = {settings['steps']}, hidden "
-        f"{settings['hidden']}, {settings['repeats']} rounds; {machine['cpu']}, "
-        f"{machine['threads']} threads, {machine['device']}",
+        f"{settings['hidden']}, {settings['repeats']} rounds; {where['cpu']}, "
+        f"{where['threads']} threads, {where['device']}",
         "",
         f"{'':<12}{'ms, median':>12}{'quartiles':>20}{'times of fused':>18}{'quartiles':>16}",
     ]

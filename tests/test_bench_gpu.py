@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import _gpu_stages
 import gpu_run
 import pytest
 import torch
 from _compile import ROOT
+
+from on_gpu import stages
 
 SCRIPT = ROOT / "bench" / "gpu.sh"
 H200 = {"device": "NVIDIA H200", "commit": "c0ffee"}
@@ -31,11 +32,11 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def plan(tmp_path: Path, **changes: Any) -> _gpu_stages.Plan:
+def plan(tmp_path: Path, **changes: Any) -> stages.Plan:
     """A run on a machine that has all it needs."""
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    made = _gpu_stages.Plan(
+    made = stages.Plan(
         out=tmp_path / "out",
         site=tmp_path / "site",
         scratch=tmp_path / "scratch",
@@ -53,7 +54,7 @@ def plan(tmp_path: Path, **changes: Any) -> _gpu_stages.Plan:
 def test_help_names_every_stage_and_option() -> None:
     done = script("--help")
     assert done.returncode == 0
-    for word in (*_gpu_stages.NAMES, "--only", "--data", "--wheels", "--out", "--rehearse"):
+    for word in (*stages.NAMES, "--only", "--data", "--wheels", "--out", "--rehearse"):
         assert word in done.stdout
 
 
@@ -99,13 +100,13 @@ def test_without_a_device_nothing_is_run(tmp_path: Path) -> None:
 
 def test_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIF_CUDA_DATA", raising=False)
-    made = {stage.name: stage for stage in _gpu_stages.stages(plan(tmp_path))}
-    assert tuple(made) == _gpu_stages.NAMES
+    made = {stage.name: stage for stage in stages.stages(plan(tmp_path))}
+    assert tuple(made) == stages.NAMES
     assert not any(stage.skipped or stage.impossible for stage in made.values())
     assert made["build"].environment == {"LIF_CUDA_BUILD": "cuda"}
     assert {"--no-build-isolation", "--no-deps"} <= set(made["build"].command)
     assert "-n" in made["tests"].command and "6" in made["tests"].command
-    for tool in _gpu_stages.SANITIZERS:
+    for tool in stages.SANITIZERS:
         assert made[tool].limit == 40 and tool in made[tool].command
         assert made[tool].command[-2:] == ("-k", "sanitizer")
     assert made["kernels"].command[made["kernels"].command.index("--device") + 1] == "cuda"
@@ -114,25 +115,25 @@ def test_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without data MNIST is skipped; without the sanitizers there is nothing to call a pass."""
     monkeypatch.delenv("LIF_CUDA_DATA", raising=False)
-    made = {s.name: s for s in _gpu_stages.stages(plan(tmp_path, data=None, sanitizer=None, profiler=None))}
+    made = {s.name: s for s in stages.stages(plan(tmp_path, data=None, sanitizer=None, profiler=None))}
     assert "no ncu" in made["profile"].impossible
     assert "--data" in made["mnist"].skipped
     assert "compute-sanitizer" in made["memcheck"].impossible
     monkeypatch.setenv("LIF_CUDA_DATA", str(tmp_path))
-    made = {s.name: s for s in _gpu_stages.stages(plan(tmp_path, data=None))}
+    made = {s.name: s for s in stages.stages(plan(tmp_path, data=None))}
     assert not made["mnist"].skipped and str(tmp_path) in made["mnist"].command
 
 
 def test_a_rehearsal_stays_on_the_cpu(tmp_path: Path) -> None:
-    for stage in _gpu_stages.stages(plan(tmp_path, rehearse=True, sanitizer=None, profiler=None)):
+    for stage in stages.stages(plan(tmp_path, rehearse=True, sanitizer=None, profiler=None)):
         assert "cuda" not in stage.command and "cuda" not in stage.environment.values()
-        assert bool(stage.skipped) == (stage.name in (*_gpu_stages.SANITIZERS, "profile"))
+        assert bool(stage.skipped) == (stage.name in (*stages.SANITIZERS, "profile"))
 
 
 def test_rivals_come_from_the_folder_of_wheels(tmp_path: Path) -> None:
-    assert "no wheel of spikingjelly" in _gpu_stages.rivals(plan(tmp_path), tmp_path).impossible
+    assert "no wheel of spikingjelly" in stages.rivals(plan(tmp_path), tmp_path).impossible
     (tmp_path / "spikingjelly-2.0.0-py3-none-any.whl").touch()
-    stage = _gpu_stages.rivals(plan(tmp_path), tmp_path)
+    stage = stages.rivals(plan(tmp_path), tmp_path)
     assert {"--no-index", "--no-deps", "--find-links", "--target"} <= set(stage.command)
     assert stage.command[-1] == "spikingjelly"
 
@@ -142,23 +143,23 @@ def test_sources_are_known_again(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     for name in ("setup.py", "pyproject.toml", "csrc/a.cu"):
         (tmp_path / name).write_text("one")
-    before = _gpu_stages.sources_digest(tmp_path)
+    before = stages.sources_digest(tmp_path)
     (tmp_path / "csrc" / "a.so").write_text("built")
-    assert _gpu_stages.sources_digest(tmp_path) == before
+    assert stages.sources_digest(tmp_path) == before
     (tmp_path / "csrc" / "a.cu").write_text("two")
-    assert _gpu_stages.sources_digest(tmp_path) != before
+    assert stages.sources_digest(tmp_path) != before
 
 
 # Running them
 
 
-def fake(name: str, code: str, **changes: Any) -> _gpu_stages.Stage:
+def fake(name: str, code: str, **changes: Any) -> stages.Stage:
     """A stage that runs a line of Python."""
-    return _gpu_stages.Stage(name, 30, (sys.executable, "-c", code), **changes)
+    return stages.Stage(name, 30, (sys.executable, "-c", code), **changes)
 
 
 def run_fakes(
-    monkeypatch: pytest.MonkeyPatch, made: _gpu_stages.Plan, fakes: list[_gpu_stages.Stage], *names: str
+    monkeypatch: pytest.MonkeyPatch, made: stages.Plan, fakes: list[stages.Stage], *names: str
 ) -> tuple[int, list[dict[str, Any]]]:
     """The exit status of these stages, and what stages.json says of them."""
     monkeypatch.setattr(gpu_run, "stages", lambda plan: fakes)

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import _gpu_cases
-import _gpu_stubs
-import _gpu_targets
-import _gpu_timing
 import gpu_kernels
 import gpu_profile
 import gpu_report
 import gpu_resnet
 import pytest
 import torch
-from _contenders import Contender, lif_cuda_fused, wrong, wrong_gradients
-from _gpu_targets import BOTH, FORWARD, MISSED, NOT_MEASURED, REACHED
+
+from on_gpu import cases as gpu_cases
+from on_gpu import targets
+from on_gpu import timing as gpu_timing
+from on_gpu.targets import BOTH, FORWARD, MISSED, NOT_MEASURED, REACHED
+from rivals import stubs
+from rivals.contenders import Contender, lif_cuda_fused, wrong, wrong_gradients
 
 CPU = torch.device("cpu")
 H200 = {
@@ -115,7 +116,7 @@ def some_results() -> dict[str, Any]:
 
 
 def test_verdicts() -> None:
-    by_name = {verdict.name: verdict for verdict in _gpu_targets.verdicts(some_results())}
+    by_name = {verdict.name: verdict for verdict in targets.verdicts(some_results())}
     expected = {
         "large: forward, over the copy": (REACHED, 1.09),
         "large: forward + backward, over the copy": (MISSED, 1.105),
@@ -137,27 +138,27 @@ def test_verdicts() -> None:
 def test_times_of_an_h200_are_not_judged_elsewhere_and_nothing_in_a_rehearsal() -> None:
     results = some_results()
     results["facts"]["device"] = "NVIDIA H100 80GB HBM3"
-    by_name = {verdict.name: verdict for verdict in _gpu_targets.verdicts(results)}
+    by_name = {verdict.name: verdict for verdict in targets.verdicts(results)}
     few = by_name["few neurons: forward"]
     assert few.verdict == NOT_MEASURED and few.figure == pytest.approx(29.0)
     assert by_name["large: forward, over the copy"].verdict == REACHED
     results["rehearsal"] = True
-    assert {verdict.verdict for verdict in _gpu_targets.verdicts(results)} == {NOT_MEASURED}
-    assert {v.verdict for v in _gpu_targets.verdicts({"facts": {}})} == {NOT_MEASURED}
+    assert {verdict.verdict for verdict in targets.verdicts(results)} == {NOT_MEASURED}
+    assert {v.verdict for v in targets.verdicts({"facts": {}})} == {NOT_MEASURED}
 
 
 def test_every_target_can_be_read_from_the_cases_there_are() -> None:
     """Names in the table of targets are names that the microbenchmark writes."""
     rows = []
-    for case in _gpu_cases.CASES:
-        found, missing = _gpu_cases.entries(dataclasses.replace(case.rehearsed(), rivals=()), CPU, 1)
+    for case in gpu_cases.CASES:
+        found, missing = gpu_cases.entries(dataclasses.replace(case.rehearsed(), rivals=()), CPU, 1)
         names = ["copy", *(entry.contender.name for entry in found), *case.rivals]
         assert len(names) == case.contenders and not missing
         rows.append(case_row(case.name, dict.fromkeys(names, 10.0), dict.fromkeys(names, 30.0)))
     results = some_results()
     results["kernels"]["cases"] = rows
-    assert NOT_MEASURED not in {verdict.verdict for verdict in _gpu_targets.verdicts(results)}
-    names = [target.name for target in _gpu_targets.TARGETS]
+    assert NOT_MEASURED not in {verdict.verdict for verdict in targets.verdicts(results)}
+    names = [target.name for target in targets.TARGETS]
     assert len(set(names)) == len(names)
 
 
@@ -166,7 +167,7 @@ def test_every_target_can_be_read_from_the_cases_there_are() -> None:
 
 def test_report() -> None:
     results = some_results()
-    text = gpu_report.report(results, _gpu_targets.verdicts(results))
+    text = gpu_report.report(results, targets.verdicts(results))
     for words in (
         "NVIDIA H200, capability 9.0, 139.8 GiB",
         "| commit | c0ffee |",
@@ -186,7 +187,7 @@ def test_report() -> None:
         assert words in text, words
     assert "rehearsal" not in text
     results["rehearsal"] = True
-    assert "No figure in it means anything" in gpu_report.report(results, _gpu_targets.verdicts(results))
+    assert "No figure in it means anything" in gpu_report.report(results, targets.verdicts(results))
 
 
 def test_results_of_another_run_are_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_results_of_another_run_are_not_judged(tmp_path: Path, monkeypatch: pyte
 
 def test_an_empty_folder_gives_a_report(tmp_path: Path) -> None:
     results = gpu_report.gathered(tmp_path)
-    assert "0 reached, 0 missed" in gpu_report.report(results, _gpu_targets.verdicts(results))
+    assert "0 reached, 0 missed" in gpu_report.report(results, targets.verdicts(results))
 
 
 # Timing
@@ -246,26 +247,26 @@ def test_launches_belong_to_the_contender_before_them() -> None:
 
 
 def test_calls_a_turn() -> None:
-    assert _gpu_timing.calls_a_turn(1.0) == 1
-    assert _gpu_timing.calls_a_turn(_gpu_timing.REPLAY / 5) == 5
-    assert _gpu_timing.calls_a_turn(0.0) == _gpu_timing.MOST_CALLS
+    assert gpu_timing.calls_a_turn(1.0) == 1
+    assert gpu_timing.calls_a_turn(gpu_timing.REPLAY / 5) == 5
+    assert gpu_timing.calls_a_turn(0.0) == gpu_timing.MOST_CALLS
 
 
 def test_rounds_are_in_turns() -> None:
     order: list[str] = []
 
-    def turn(name: str) -> _gpu_timing.Timed:
-        return _gpu_timing.Timed(lambda: float(len(order.append(name) or order)), "by hand")  # type: ignore[func-returns-value]
+    def turn(name: str) -> gpu_timing.Timed:
+        return gpu_timing.Timed(lambda: float(len(order.append(name) or order)), "by hand")  # type: ignore[func-returns-value]
 
-    turns = _gpu_timing.in_turns({name: turn(name) for name in "abc"}, 0.0)
-    assert {len(taken) for taken in turns.seconds.values()} == {_gpu_timing.FEWEST_ROUNDS}
+    turns = gpu_timing.in_turns({name: turn(name) for name in "abc"}, 0.0)
+    assert {len(taken) for taken in turns.seconds.values()} == {gpu_timing.FEWEST_ROUNDS}
     assert "".join(order[:9]) == "abcbcacab"
     assert turns.timing("a").median > 0
-    assert _gpu_timing.in_turns({}, 0.0).seconds == {}
+    assert gpu_timing.in_turns({}, 0.0).seconds == {}
 
 
 def test_a_wall_clock_times_what_it_calls() -> None:
-    timed = _gpu_timing.kernels_alone(lambda: time.sleep(2e-3), CPU)
+    timed = gpu_timing.kernels_alone(lambda: time.sleep(2e-3), CPU)
     assert timed.how == "wall clock" and 2e-3 <= timed.turn() < 1.0
 
 
@@ -345,12 +346,12 @@ def test_kernels_are_timed_by_a_graph_and_else_by_a_queue(monkeypatch: pytest.Mo
     """The way of a GPU, on a made-up one."""
     fake = FakeCuda(captures=True)
     fake.install(monkeypatch)
-    timed = _gpu_timing.kernels_alone(fake.call, torch.device("cuda"))
+    timed = gpu_timing.kernels_alone(fake.call, torch.device("cuda"))
     assert timed.how == "graph" and timed.turn() == pytest.approx(1e-3)
     assert fake.log[-2:] == ["replay", "replay"]
     fake = FakeCuda(captures=False)
     fake.install(monkeypatch)
-    timed = _gpu_timing.kernels_alone(fake.call, torch.device("cuda"))
+    timed = gpu_timing.kernels_alone(fake.call, torch.device("cuda"))
     assert timed.how == "queue (no graph: RuntimeError)"
     fake.log.clear()
     assert timed.turn() == pytest.approx(1e-3)
@@ -358,11 +359,11 @@ def test_kernels_are_timed_by_a_graph_and_else_by_a_queue(monkeypatch: pytest.Mo
 
 
 def test_a_block_can_be_given_a_limit() -> None:
-    with _gpu_timing.at_most(5, "nothing"):
+    with gpu_timing.at_most(5, "nothing"):
         pass
     with (
         pytest.raises(TimeoutError, match="sleeping took more than 0.05 s"),
-        _gpu_timing.at_most(0.05, "sleeping"),
+        gpu_timing.at_most(0.05, "sleeping"),
     ):
         time.sleep(5)
 
@@ -371,39 +372,39 @@ def test_a_block_can_be_given_a_limit() -> None:
 
 
 def test_what_is_left_out() -> None:
-    large = _gpu_cases.by_name("large")
+    large = gpu_cases.by_name("large")
     assert gpu_kernels.left_out(large, 1.0, 160.0, 80 << 30) is None
     assert "GiB needed, 4 GiB free" in (gpu_kernels.left_out(large, 1.0, 160.0, 4 << 30) or "")
     assert "out of time" in (gpu_kernels.left_out(large, 161.0, 160.0, 80 << 30) or "")
 
 
 def test_rivals_get_what_time_is_left() -> None:
-    assert gpu_kernels.patience(0.0, 160.0, 12) == _gpu_cases.SETUP_SECONDS
+    assert gpu_kernels.patience(0.0, 160.0, 12) == gpu_cases.SETUP_SECONDS
     assert gpu_kernels.patience(80.0, 160.0, 10) == 160.0 - 80.0 - 10 * gpu_kernels.SECONDS_A_CASE
     assert gpu_kernels.patience(150.0, 160.0, 6) == gpu_kernels.MOST_IMPATIENT
 
 
 def test_a_wrong_gradient_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, grad = _gpu_cases.drawn((9, 4, 50), torch.float32, CPU)
+    x, grad = gpu_cases.drawn((9, 4, 50), torch.float32, CPU)
     for piece in (1 << 25, 100):  # compared at once, and sample by sample
-        monkeypatch.setattr("_contenders.PIECE", piece)
+        monkeypatch.setattr("rivals.contenders.PIECE", piece)
         right = Contender("right", lif_cuda_fused)
         assert wrong(right, x) is None and wrong_gradients(right, x, grad) is None
-        for learned in _gpu_cases.entries(_gpu_cases.by_name("learned").rehearsed(), CPU, 1)[0]:
+        for learned in gpu_cases.entries(gpu_cases.by_name("learned").rehearsed(), CPU, 1)[0]:
             assert wrong_gradients(learned.contender, learned.x, learned.grad) is None
-        slope = _gpu_cases.variant("another slope", surrogate=_gpu_cases.Rectangle())
+        slope = gpu_cases.variant("another slope", surrogate=gpu_cases.Rectangle())
         slope.options = {}
         assert wrong(slope, x) is None
         assert "the gradient of x" in (wrong_gradients(slope, x, grad) or "")
         beta = torch.full((50,), 0.9, requires_grad=True)
-        half = _gpu_cases.variant("half of a gradient", [beta], beta=beta / 2 + beta.detach() / 2)
+        half = gpu_cases.variant("half of a gradient", [beta], beta=beta / 2 + beta.detach() / 2)
         half.options = {"beta": beta}
         assert "learned parameter 1" in (wrong_gradients(half, x, grad) or "")
 
 
 def test_kernels_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every case in small, without rivals; what goes wrong is said, and fails the run."""
-    cases = [dataclasses.replace(case, rivals=()) for case in _gpu_cases.CASES]
+    cases = [dataclasses.replace(case, rivals=()) for case in gpu_cases.CASES]
     cases[3] = dataclasses.replace(cases[3], rivals=("eager loop", "SpikingJelly"))
     cases[1] = dataclasses.replace(cases[1], name="broken", tiny=(0,))
     monkeypatch.setattr(gpu_kernels, "CASES", cases)
@@ -440,7 +441,7 @@ def test_the_network_without_its_library(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_empty_modules_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    assert _gpu_stubs.stand_in(["json", "no_such_library"]) == ["no_such_library"]
+    assert stubs.stand_in(["json", "no_such_library"]) == ["no_such_library"]
     from no_such_library.below import whatever  # type: ignore[import-not-found]
 
     assert whatever.__name__ == "whatever"

@@ -10,19 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import _alone
-import _cases
-import _equals
-import _family
-import _libraries
-import _memory
-import _turns
 import kernels
 import pytest
 import torch
 from _compile import ROOT
-from _contenders import NEAREST, Contender, contenders, fault, lif_cuda_fused, pair, wrong
-from _equality import drawn
+
+from common import memory
+from common.turns import ENOUGH, Turns, Yardstick, interleaved, summarise
+from micro import alone, cases, family, libraries
+from rivals import equals
+from rivals.contenders import NEAREST, Contender, contenders, fault, lif_cuda_fused, pair, wrong
+from rivals.equality import drawn
 
 
 def test_a_wrong_contender_gets_no_time() -> None:
@@ -59,20 +57,20 @@ def test_like_is_timed_beside_like() -> None:
             f"lif_cuda as {contender.name}",
             contender.scale,
         )
-    assert {c.name for c in found if c.equal} == {name for name in NEAREST if _equals.version(name)}
+    assert {c.name for c in found if c.equal} == {name for name in NEAREST if equals.version(name)}
 
 
 def test_a_rival_is_divided_by_the_layer_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interleaved(calls: dict[str, Callable[[], object]], *_: object) -> _turns.Turns:
+    def thrice_as_long(calls: dict[str, Callable[[], object]], *_: object) -> Turns:
         seconds = {name: [6.0 if name in NEAREST else 2.0 if " as " in name else 1.0] for name in calls}
-        return _turns.Turns(seconds, {name: [True] for name in calls})
+        return Turns(seconds, {name: [True] for name in calls})
 
-    monkeypatch.setattr(_cases, "interleaved", interleaved)
+    monkeypatch.setattr(cases, "interleaved", thrice_as_long)
     options = argparse.Namespace(no_compile=True, no_rivals=False, seconds=0)
-    installed = {name for name in NEAREST if _equals.version(name)}
+    installed = {name for name in NEAREST if equals.version(name)}
     for dtype, rivals in ((torch.float32, installed), (torch.bfloat16, set())):
-        case = _cases.Case(25, 16, 300, dtype, True)
-        row = _cases.run_case(case, options, torch.device("cpu"), _turns.Yardstick(0.01))
+        case = cases.Case(25, 16, 300, dtype, True)
+        row = cases.run_case(case, options, torch.device("cpu"), Yardstick(0.01))
         assert NEAREST.keys() & row["seconds"].keys() == rivals, row["missing"]
         layers = {f"lif_cuda as {name}" for name in rivals}
         assert row["seconds"].keys() == {
@@ -94,9 +92,9 @@ def test_a_rival_is_divided_by_the_layer_beside_it(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("part", ["surrogate", "reset", "learned"])
 def test_a_rival_that_differs_gets_no_time(part: str) -> None:
     """Other spikes, another gradient of x, or of what is learned."""
-    if _equals.version("SpikingJelly") is None:
+    if equals.version("SpikingJelly") is None:
         pytest.skip("SpikingJelly is not installed: pip install --no-deps -r tests/libraries.txt")
-    right = _equals.by_name('neuron.ParametricLIFNode(step_mode="m")')
+    right = equals.by_name('neuron.ParametricLIFNode(step_mode="m")')
     x, grad = drawn((9, 4, 50), right.scale)
     other = {
         "surrogate": replace(right, ours=right.ours.replace("Sigmoid(4.0)", "Sigmoid(3.0)")),
@@ -112,7 +110,7 @@ def test_a_rival_that_differs_gets_no_time(part: str) -> None:
 
 def test_targets() -> None:
     def target(name: str, shape: tuple[int, int, int], training: bool) -> float | None:
-        return _cases.target_of(
+        return cases.target_of(
             name, {"shape": shape, "training": training, "neuron_steps": shape[0] * shape[1] * shape[2]}
         )
 
@@ -125,20 +123,20 @@ def test_targets() -> None:
     assert target("Norse", (8, 64, 128), True) == 10
     assert target("lif_cuda as Norse", (8, 64, 128), True) is None
     jelly = {"library": "SpikingJelly", "shape": [25, 128, 1000], "training": True}
-    assert _libraries.target_of(jelly) == 4.5
-    assert _libraries.target_of(jelly | {"shape": [1000, 16, 256]}) == 30
-    assert _libraries.target_of(jelly | {"training": False}) is None
-    assert _libraries.target_of(jelly | {"library": "Norse"}) is None
+    assert libraries.target_of(jelly) == 4.5
+    assert libraries.target_of(jelly | {"shape": [1000, 16, 256]}) == 30
+    assert libraries.target_of(jelly | {"training": False}) is None
+    assert libraries.target_of(jelly | {"library": "Norse"}) is None
 
 
 def test_statistics() -> None:
-    timing = _turns.summarise([1.0, 2.0, 3.0, 4.0, 5.0])
+    timing = summarise([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
-    assert _turns.summarise([2.0]).median == 2.0
+    assert summarise([2.0]).median == 2.0
 
 
 def test_disturbed_turns_do_not_count_where_there_are_enough_others() -> None:
-    turns = _turns.Turns(
+    turns = Turns(
         {"a": [1.0] * 5 + [9.0] * 5, "b": [2.0] * 10},
         {"a": [True] * 5 + [False] * 5, "b": [True] * 10},
     )
@@ -151,30 +149,30 @@ def test_disturbed_turns_do_not_count_where_there_are_enough_others() -> None:
 
 def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each contender has its turns, and where all are disturbed there are still ENOUGH."""
-    yardstick = _turns.Yardstick(0.01)
+    yardstick = Yardstick(0.01)
     taken = yardstick.measure()
     assert 0 < yardstick.fastest <= taken
     assert yardstick.undisturbed(yardstick.fastest) and not yardstick.undisturbed(2 * yardstick.fastest)
     monkeypatch.setattr(yardstick, "undisturbed", lambda taken: False)
     calls = {"one": lambda: None, "other": lambda: None}
-    turns = _turns.interleaved(calls, 0.0, torch.device("cpu"), yardstick)
+    turns = interleaved(calls, 0.0, torch.device("cpu"), yardstick)
     for name in calls:
-        assert len(turns.seconds[name]) == _turns.ENOUGH and turns.quiet(name) == []
-        assert turns.timing(name) == _turns.summarise(turns.seconds[name])
+        assert len(turns.seconds[name]) == ENOUGH and turns.quiet(name) == []
+        assert turns.timing(name) == summarise(turns.seconds[name])
 
 
 def test_what_is_saved_is_the_input() -> None:
     # 4 bytes a neuron-step: x. Checkpoints come with long series: 4 / K more.
     x = torch.randn(25, 8, 128)
-    assert _memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4
+    assert memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4
     x = torch.randn(96, 8, 128)
-    assert _memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
+    assert memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
 
 
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cases, "SHAPES", [(5, 4, 40)])
-    monkeypatch.setattr(_alone, "SHAPES", [(5, 4, 40)])
-    monkeypatch.setattr(_family, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(cases, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(alone, "SHAPES", [(5, 4, 40)])
+    monkeypatch.setattr(family, "SHAPES", [(5, 4, 40)])
     path = tmp_path / "kernels.json"
     kernels.main(
         ["--seconds", "0.02", "--largest", "5000", "--no-compile", "--no-rivals", "--device", "cpu"]
@@ -191,7 +189,7 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results["machine"] and results["commit"] and results["overhead_microseconds"]
     assert results["libraries"] == [] and len(results["family"]) == 2
     for row in results["family"]:
-        assert row["missing"] == {} and {"plain", *_family.TARGETS} <= set(row["seconds"])
+        assert row["missing"] == {} and {"plain", *family.TARGETS} <= set(row["seconds"])
         assert row["times_of_plain"]["plain"]["median"] == 1.0
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {f"kernels_{name}.png" for name in ("rivals", "roofline", "family", "scaling")}
@@ -201,25 +199,25 @@ def test_libraries_at_their_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both sides of each row are timed, or the reason stands there; and the versions."""
-    monkeypatch.setattr(_libraries, "SHAPES", [(6, 2, 30)])
+    monkeypatch.setattr(libraries, "SHAPES", [(6, 2, 30)])
     path = tmp_path / "kernels.json"
     arguments = ["--seconds", "0", "--device", "cpu", "--only", "libraries", "--json", str(path)]
     kernels.main(arguments)
     results = json.loads(path.read_text())
     assert results.keys() >= {"rivals", "libraries"} and "cases" not in results
-    assert results["rivals"] == {name: _equals.version(name) for name in _equals.PACKAGES}
+    assert results["rivals"] == {name: equals.version(name) for name in equals.PACKAGES}
     rows = results["libraries"]
-    assert len(rows) == 2 * len(_libraries.NEURONS)
+    assert len(rows) == 2 * len(libraries.NEURONS)
     for row in rows:
-        assert row["ours"] == _equals.by_name(row["theirs"]).ours
+        assert row["ours"] == equals.by_name(row["theirs"]).ours
         if row["version"] is None:
             assert "ModuleNotFoundError" in row["missing"]
         else:
             assert row["seconds"].keys() == {"theirs", "lif_cuda"} and "missing" not in row
     assert all(row["theirs"] in capsys.readouterr().out for row in rows[:1])
 
-    broken = replace(_equals.by_name("snn.Leaky(beta=0.9)"), ours="LIF()")
-    monkeypatch.setattr(_libraries, "by_name", lambda theirs: broken)
+    broken = replace(equals.by_name("snn.Leaky(beta=0.9)"), ours="LIF()")
+    monkeypatch.setattr(libraries, "by_name", lambda theirs: broken)
     kernels.main(arguments)
     assert all("missing" in row for row in json.loads(path.read_text())["libraries"])
 
@@ -236,9 +234,9 @@ def test_the_gpu_script_is_a_script() -> None:
 def test_peak_memory_of_a_call() -> None:
     """A call that holds 64 MiB for a moment is seen to; one that holds nothing is not."""
     cpu = torch.device("cpu")
-    held = _memory.peak_bytes(lambda: torch.ones(16 << 20).sum(), cpu)
+    held = memory.peak_bytes(lambda: torch.ones(16 << 20).sum(), cpu)
     if held is None:
         pytest.skip("this system does not tell the peak of a process")
     assert 60 << 20 < held < 80 << 20
-    nothing = _memory.peak_bytes(lambda: None, cpu)
+    nothing = memory.peak_bytes(lambda: None, cpu)
     assert nothing is not None and nothing < 4 << 20

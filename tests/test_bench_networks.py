@@ -10,13 +10,13 @@ from pathlib import Path
 import networks
 import pytest
 import torch
-from _equals import by_name, version
-from _networks import CASES, MLP, Case, case_of, ours
-from _networks_equal import BOUNDS, Apart, apart, faults, neuron_fault, verify
-from _networks_worker import Worker, serve, trainer
-from _turns import Turns
 
 import lif_cuda
+from common.turns import Turns
+from nets.equal import BOUNDS, Apart, apart, faults, neuron_fault, verify
+from nets.networks import CASES, MLP, Case, case_of, ours
+from nets.worker import Worker, serve, trainer
+from rivals.equals import by_name, version
 
 SMALL = {"steps": 3, "batch": 4, "width": 8}
 
@@ -75,7 +75,7 @@ def test_a_neuron_that_is_not_its_row_s_is_found_out(monkeypatch: pytest.MonkeyP
     assert neuron_fault(case) is None
     equal = by_name(case.neuron)
     other = replace(equal, ours=equal.ours.replace("beta=0.9", "beta=0.8"))
-    monkeypatch.setattr("_networks_equal.by_name", lambda name: other)
+    monkeypatch.setattr("nets.equal.by_name", lambda name: other)
     assert "of the neurons differ" in (neuron_fault(case) or "")
     wrong, _ = verify(case, case.networks())
     assert "its neuron: " in wrong["lif_cuda"]

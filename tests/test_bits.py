@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from _memory import saved_bytes
 from family import SeededPick, assert_same, draw_case, kept_in_bits, run
 
+from common.memory import saved_bytes
 from lif_cuda import LIF, ReferenceLIF, functional, reference
 from lif_cuda._ops import checkpoint_interval
 from lif_cuda.surrogate import FastSigmoid, Rectangle, StraightThrough, Surrogate

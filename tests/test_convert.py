@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 from _compile import ROOT
-from _equal_surrogates import SURROGATES, our_surrogate
-from _equality import drawn, layer_runner, runner
-from _equals import EQUALS, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 from torch import Tensor, nn
 
 import lif_cuda
 from lif_cuda import LIF, Conversion, convert, convert_state_dict
 from lif_cuda._parameters import Parameters
+from rivals.equal_surrogates import SURROGATES, our_surrogate
+from rivals.equality import drawn, layer_runner, runner
+from rivals.equals import EQUALS, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 
 SHAPE = (20, 4, 33)
 each_row = pytest.mark.parametrize("equal", EQUALS, ids=str)

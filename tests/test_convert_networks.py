@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import version
-from _tutorials import TUTORIALS, SnnMLP, Tutorial, WithoutLoop, tutorial_of
 from torch import Tensor, nn
 
 from lif_cuda import LIF, convert
+from nets.tutorials import TUTORIALS, SnnMLP, Tutorial, WithoutLoop, tutorial_of
+from rivals.equals import version
 
 # Few steps and images: enough that all neurons fire and reset.
 STEPS, BATCH = 5, 3

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import version
 
 from lif_cuda.encoding import delta, latency, rate
+from rivals.equals import version
 
 
 def needs(library: str) -> None:

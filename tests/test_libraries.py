@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from _compile import ROOT
-from _equal_surrogates import SURROGATES, our_surrogate
-from _equality import CLOSE, GRADIENTS_APART, LEARNED_APART, difference, drawn, layer_runner, runner
-from _equals import EQUALS, PACKAGES, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 
 from lif_cuda import LI, CurrentLIF, NeuronState
+from rivals.equal_surrogates import SURROGATES, our_surrogate
+from rivals.equality import CLOSE, GRADIENTS_APART, LEARNED_APART, difference, drawn, layer_runner, runner
+from rivals.equals import EQUALS, PACKAGES, UNEQUALS, Equal, Unequal, by_name, evaluated, version
 
 SHAPE = (50, 8, 65)
 PAGE = (ROOT / "docs" / "migrating.md").read_text()

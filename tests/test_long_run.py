@@ -48,7 +48,7 @@ def test_a_difference_ends_the_run(
     path = tmp_path / "log.json"
     options = ["--first-seed", "3", "--backward-share", backward_share]
     assert long_run.main([*SHORT, *options, "--json", str(path)]) == 1
-    assert "again: python -P tests/long_run.py numbers --neuron-steps 1 --first-seed 3" in (
+    assert "again: python -P tools/long_run.py numbers --neuron-steps 1 --first-seed 3" in (
         capsys.readouterr().err
     )
     log = json.loads(path.read_text())
@@ -61,7 +61,7 @@ def test_a_difference_ends_the_run(
 def test_fuzz(tmp_path: Path) -> None:
     # A process of its own: the number of cases is read where test_fuzz.py defines its tests.
     path = tmp_path / "log.json"
-    command = [sys.executable, "-P", str(ROOT / "tests" / "long_run.py"), "fuzz", "--cases", "5", "--quiet"]
+    command = [sys.executable, "-P", str(ROOT / "tools" / "long_run.py"), "fuzz", "--cases", "5", "--quiet"]
     done = subprocess.run([*command, "--json", str(path)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     log = json.loads(path.read_text())

@@ -25,13 +25,12 @@ pytest.importorskip("sklearn", reason="scikit-learn, whose digits the job is run
 pytest.importorskip("tqdm", reason="tqdm, which the job needs, is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures, is not installed")
 
-import _checkpoint
-import _distributed
-import _files
-import _training
 import mnist
 import train_step
 from _torchrun import torchrun
+
+from common import distributed, files
+from job import checkpoint, training
 
 SCRIPT = Path(mnist.__file__)
 SMALL = ["--data", "digits", "--hidden", "16", "--steps", "6", "--batch-size", "64"]
@@ -257,9 +256,9 @@ def test_no_epochs_may_be_added_to_a_cosine(both: Path, capsys: pytest.CaptureFi
 
 
 def test_the_cosine_falls_from_the_rate_to_zero() -> None:
-    rates = [_training.learning_rate(0.1, "cosine", progress) for progress in (0.0, 0.5, 1.0)]
+    rates = [training.learning_rate(0.1, "cosine", progress) for progress in (0.0, 0.5, 1.0)]
     assert rates == pytest.approx([0.1, 0.05, 0.0])
-    assert _training.learning_rate(0.1, "constant", 0.7) == 0.1
+    assert training.learning_rate(0.1, "constant", 0.7) == 0.1
 
 
 def test_fewer_epochs_than_the_checkpoint_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -336,17 +335,17 @@ def test_three_processes_train_what_one_does(three: Path, tmp_path: Path) -> Non
 
 BREAKS = """
 import os
-import _training
+from job import training
 import mnist
 
-order = _training.batch_order
+order = training.batch_order
 
 def batch_order(seed, epoch, images):
     if epoch == 1 and os.environ["RANK"] == "1":
         raise RuntimeError("this process breaks")
     return order(seed, epoch, images)
 
-_training.batch_order = batch_order
+training.batch_order = batch_order
 mnist.main()
 """
 
@@ -392,7 +391,7 @@ def test_environment_that_is_not_of_torchrun(
 def test_batch_smaller_than_the_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_distributed, "size", lambda: 65)
+    monkeypatch.setattr(distributed, "size", lambda: 65)
     with pytest.raises(SystemExit):
         mnist._options(SMALL)
     assert "--batch-size: must be at least 65, an image for each process, got 64" in capsys.readouterr().err
@@ -405,17 +404,17 @@ def test_batch_smaller_than_the_processes(
 def test_gpus_for_the_processes(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(_distributed.DeviceError, match=expected):
-        _distributed._require_gpus(torch.device(device))
+    with pytest.raises(distributed.DeviceError, match=expected):
+        distributed._require_gpus(torch.device(device))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64])
 def test_shares_are_all_and_nothing_twice(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(_distributed, "size", lambda: 3)
+    monkeypatch.setattr(distributed, "size", lambda: 3)
     found = []
     for rank in range(3):
-        monkeypatch.setattr(_distributed, "rank", lambda rank=rank: rank)
-        found += range(count)[_distributed.share(count)]
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        found += range(count)[distributed.share(count)]
     assert found == list(range(count))
 
 
@@ -456,20 +455,20 @@ def test_checkpoint_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    _files.write_atomically(path, lambda file: file.write(b"whole"))
+    files.write_atomically(path, lambda file: file.write(b"whole"))
 
     def fail(file: Any) -> None:
         file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        _files.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert path.read_bytes() == b"whole"
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        _files.write_json(tmp_path / "x.json", {"loss": float("nan")})
+        files.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not (tmp_path / "x.json").exists()
 
 
@@ -520,23 +519,23 @@ def test_diverging_training_stops(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_batch_order_is_a_permutation_that_seed_and_epoch_decide() -> None:
-    order = _training.batch_order(1, 2, 50)
+    order = training.batch_order(1, 2, 50)
     assert sorted(order.tolist()) == list(range(50))
-    assert torch.equal(order, _training.batch_order(1, 2, 50))
+    assert torch.equal(order, training.batch_order(1, 2, 50))
     for seed, epoch in ((1, 3), (2, 2), (2, 1)):
-        assert not torch.equal(order, _training.batch_order(seed, epoch, 50))
+        assert not torch.equal(order, training.batch_order(seed, epoch, 50))
 
 
 @pytest.mark.parametrize("layer", [LIF, ReferenceLIF])
 def test_spikes_are_counted_in_spikes_and_in_counts(layer: Any) -> None:
-    network = _training.build(
+    network = training.build(
         "snn", layer, backend="", input_size=12, hidden=8, steps=5, seed=0, lr=1e-3,
         schedule="constant", device=torch.device("cpu"),
     )  # fmt: skip
     model: Any = network.model
     x = 2 * torch.randn(6, 12)
     with torch.no_grad():
-        with _training.count_spikes(model) as counted:
+        with training.count_spikes(model) as counted:
             network.classify(x)
             network.classify(x)
         first = model.lif1(model.fc1(x), steps=5)
@@ -548,22 +547,22 @@ def test_spikes_are_counted_in_spikes_and_in_counts(layer: Any) -> None:
 
 
 def test_checkpoint_keeps_model_optimiser_and_history(tmp_path: Path) -> None:
-    def network() -> _training.Network:
-        return _training.build(
+    def network() -> training.Network:
+        return training.build(
             "snn", LIF, backend="fused", input_size=6, hidden=4, steps=3, seed=0, lr=1e-2,
             schedule="cosine", device=torch.device("cpu"),
         )  # fmt: skip
 
     torch.manual_seed(1)
-    split = _training.Split(torch.randn(20, 6), torch.randint(10, (20,)))
+    split = training.Split(torch.randn(20, 6), torch.randint(10, (20,)))
     one, other = network(), network()
-    _training.run_epoch(one, split, split, seed=0, batch_size=8, epochs=2)
-    path = _checkpoint.path_of(tmp_path, "snn")
-    _checkpoint.save(path, one, {"lr": 1e-2})
-    _checkpoint.restore(path, other, {"lr": 1e-2}, epochs=2)
+    training.run_epoch(one, split, split, seed=0, batch_size=8, epochs=2)
+    path = checkpoint.path_of(tmp_path, "snn")
+    checkpoint.save(path, one, {"lr": 1e-2})
+    checkpoint.restore(path, other, {"lr": 1e-2}, epochs=2)
     assert other.history == one.history
     for net in (one, other):
-        _training.run_epoch(net, split, split, seed=0, batch_size=8, epochs=2)
+        training.run_epoch(net, split, split, seed=0, batch_size=8, epochs=2)
     assert other.history.step_losses == one.history.step_losses
     for key, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[key]), key

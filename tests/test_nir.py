@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _equals import evaluated, version
 from torch import Tensor, nn
+
+from rivals.equals import evaluated, version
 
 nir = pytest.importorskip("nir", reason="nir is not installed: pip install --no-deps -r tests/libraries.txt")
 

@@ -11,24 +11,18 @@ import torch
 
 pytest.importorskip("matplotlib", reason="matplotlib, which draws the pictures, is not installed")
 
-import _alone
-import _cases
-import _equals
-import _family
-import _kernel_pictures
-import _libraries
-import _picture_style
-import _pictures
-import _points
-import _spike_picture
-import kernels
 import redraw
 from _compile import ROOT
-from _contenders import NEAREST
 from _texts import faults, texts
-from _trace import Trace
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+
+from common import picture_style
+from job import pictures, spike_picture
+from job.trace import Trace
+from micro import alone, cases, family, kernel_pictures, libraries, points
+from rivals import equals
+from rivals.contenders import NEAREST
 
 MNIST = ROOT / "bench" / "results" / "mnist" / "cosine_seed0.json"
 MACHINE = {"threads": 1, "cpu": "Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz", "simd": "AVX512"}
@@ -60,13 +54,13 @@ def case(shape: tuple[int, int, int], dtype: str, training: bool) -> dict[str, A
 
 def kernel_results() -> dict[str, Any]:
     """As kernels.py writes them, as far as the pictures read them."""
-    names = [member.name for member in _family.members(torch.zeros(1, 1, 2))]
-    libraries = []
-    for shape in _libraries.SHAPES:
+    names = [member.name for member in family.members(torch.zeros(1, 1, 2))]
+    beside = []
+    for shape in libraries.SHAPES:
         steps = shape[0] * shape[1] * shape[2]
-        for place, theirs in enumerate(_libraries.NEURONS):
+        for place, theirs in enumerate(libraries.NEURONS):
             for training in (False, True):
-                library = _equals.by_name(theirs).library
+                library = equals.by_name(theirs).library
                 row: dict[str, Any] = {"library": library, "version": "10.11.12", "theirs": theirs}
                 row |= {"shape": shape, "training": training, "neuron_steps": steps}
                 if place:
@@ -78,15 +72,15 @@ def kernel_results() -> dict[str, Any]:
                     row["undisturbed_turns"] = {"theirs": 4, "lif_cuda": 9}
                 else:
                     row["missing"] = "ModuleNotFoundError"
-                libraries.append(row)
+                beside.append(row)
     return {
-        "format": kernels.FORMAT,
+        "format": points.FORMAT,
         "command": "python bench/kernels.py",
         "machine": MACHINE,
         "cases": [
             case(shape, dtype, training)
             for dtype in ("torch.float32", "torch.bfloat16")
-            for shape in _cases.SHAPES
+            for shape in cases.SHAPES
             for training in (False, True)
         ],
         "family": [
@@ -98,10 +92,10 @@ def kernel_results() -> dict[str, Any]:
                 "times_of_plain": {name: timing(1 + place / 4) for place, name in enumerate(names)},
                 "undisturbed_turns": dict.fromkeys(names, 9),
             }
-            for shape in _family.SHAPES
+            for shape in family.SHAPES
             for training in (False, True)
         ],
-        "libraries": libraries,
+        "libraries": beside,
         "scaling": [
             {
                 "steps": steps,
@@ -112,7 +106,7 @@ def kernel_results() -> dict[str, Any]:
                 },
                 "undisturbed_turns": {"forward": 9, "training": 9},
             }
-            for steps, neurons in _alone.GROWTH
+            for steps, neurons in alone.GROWTH
         ],
     }
 
@@ -128,11 +122,11 @@ def spikes() -> Figure:
     fired = (before >= 1).float()
     logits = torch.randn(25, 10, generator=generator).cumsum(0)
     trace = Trace(fired, before, before - fired, fired.roll(7, 1), logits, 1.0)
-    return _spike_picture.figure_of(trace, torch.rand(28, 28), 7)
+    return spike_picture.figure_of(trace, torch.rand(28, 28), 7)
 
 
 def all_figures() -> dict[str, Figure]:
-    drawn = _kernel_pictures.figures(kernel_results()) | _pictures.figures(mnist_results())
+    drawn = kernel_pictures.figures(kernel_results()) | pictures.figures(mnist_results())
     return drawn | {"spikes.png": spikes()}
 
 
@@ -145,7 +139,7 @@ def test_no_text_overlaps_another_or_is_cut_off() -> None:
     assert len(drawn) == 10
     for name, figure in drawn.items():
         assert faults(figure) == [], name
-        assert figure.get_figwidth() == _picture_style.WIDTH
+        assert figure.get_figwidth() == picture_style.WIDTH
 
 
 def test_overlapping_texts_are_seen() -> None:
@@ -159,7 +153,7 @@ def test_overlapping_texts_are_seen() -> None:
 
 
 def test_pictures_of_kernels_say_where_and_what_is_better() -> None:
-    drawn = _kernel_pictures.figures(kernel_results())
+    drawn = kernel_pictures.figures(kernel_results())
     assert set(drawn) == {
         f"kernels_{n}.png" for n in ("rivals", "roofline", "family", "libraries", "scaling")
     }
@@ -182,11 +176,11 @@ def test_pictures_of_kernels_say_where_and_what_is_better() -> None:
 def test_only_measured_tables_are_drawn() -> None:
     results = kernel_results() | {"cases": [], "scaling": []}
     del results["libraries"]
-    assert set(_kernel_pictures.figures(results)) == {"kernels_family.png"}
+    assert set(kernel_pictures.figures(results)) == {"kernels_family.png"}
 
 
 def test_a_gpu_is_named() -> None:
-    figure = _kernel_pictures.figures(kernel_results() | {"machine": {"gpu": "NVIDIA H100", "threads": 8}})
+    figure = kernel_pictures.figures(kernel_results() | {"machine": {"gpu": "NVIDIA H100", "threads": 8}})
     assert "float32, NVIDIA H100" in words(figure["kernels_scaling.png"])
 
 
@@ -198,7 +192,7 @@ def test_a_point_that_is_noise_is_left_out() -> None:
         (row,) = [r for r in results["scaling"] if (r["steps"], r["neurons"]) == (1000, 4096)]
         row["seconds"]["training"] = timing(0.5, spread)
         row["undisturbed_turns"]["training"] = undisturbed
-        figure = _kernel_pictures.figures(results)["kernels_scaling.png"]
+        figure = kernel_pictures.figures(results)["kernels_scaling.png"]
         highest = max(max(line.get_ydata()) for line in figure.axes[0].lines)
         return highest > 110, words(figure)
 
@@ -213,16 +207,16 @@ def test_a_point_that_is_noise_is_left_out() -> None:
     results = kernel_results()
     results["family"][0]["times_of_plain"]["adaptive"] = timing(2.0, 0.5)
     results["family"][0]["undisturbed_turns"]["adaptive"] = 4
-    assert "\nnoise\n" in words(_kernel_pictures.figures(results)["kernels_family.png"])
+    assert "\nnoise\n" in words(kernel_pictures.figures(results)["kernels_family.png"])
 
 
 def test_points() -> None:
-    quiet = _points.point_of({"median": 2.0, "low": 1.5, "high": 4.0}, 5, 10.0)
-    assert quiet == _points.Point(20.0, 15.0, 40.0, True) and quiet.is_wide and not quiet.is_noise
-    assert quiet.inverse() == _points.Point(1 / 20, 1 / 40, 1 / 15, True)
-    disturbed = _points.point_of({"median": 2.0, "low": 1.3, "high": 2.1}, 4)
+    quiet = points.point_of({"median": 2.0, "low": 1.5, "high": 4.0}, 5, 10.0)
+    assert quiet == points.Point(20.0, 15.0, 40.0, True) and quiet.is_wide and not quiet.is_noise
+    assert quiet.inverse() == points.Point(1 / 20, 1 / 40, 1 / 15, True)
+    disturbed = points.point_of({"median": 2.0, "low": 1.3, "high": 2.1}, 4)
     assert disturbed.is_noise and not disturbed.quiet
-    assert not _points.point_of(timing(2.0, 0.01), 4).is_wide
+    assert not points.point_of(timing(2.0, 0.01), 4).is_wide
 
 
 @pytest.mark.parametrize(
@@ -234,19 +228,19 @@ def test_points() -> None:
     ],
 )
 def test_a_log_axis_has_plain_numbers(data: tuple[float, float], numbers: list[str]) -> None:
-    figure = _picture_style.new_figure(3, "")
+    figure = picture_style.new_figure(3, "")
     axes = figure.subplots()
     axes.plot([0, 1], data)
-    _picture_style.plain_log(axes, "y")
+    picture_style.plain_log(axes, "y")
     axes.tick_params(labelbottom=False)
     assert [text for text, _ in texts(figure)] == numbers
 
 
 def test_lif_cuda_stands_out() -> None:
     """In its own colour, larger, and above what else lies there."""
-    axes = _kernel_pictures.figures(kernel_results())["kernels_rivals.png"].axes[0]
+    axes = kernel_pictures.figures(kernel_results())["kernels_rivals.png"].axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
-    ours = [dot for dot in dots if to_hex(dot.get_color()).upper() == _picture_style.VERMILION]
+    ours = [dot for dot in dots if to_hex(dot.get_color()).upper() == picture_style.VERMILION]
     others = [dot for dot in dots if dot not in ours]
     assert len(ours) == len(others) == 7
     assert min(dot.get_zorder() for dot in ours) > max(dot.get_zorder() for dot in others)
@@ -256,16 +250,16 @@ def test_lif_cuda_stands_out() -> None:
 @pytest.mark.parametrize("name", ["training_curves.png", "accuracy.png"])
 def test_an_axis_that_does_not_start_at_zero_says_so(name: str) -> None:
     results = mnist_results()
-    figure = _pictures.figures(results)[name]
+    figure = pictures.figures(results)[name]
     assert "the axis starts at 95 %" in words(figure)
     axes = figure.axes[-1]
     assert 95 in (axes.get_ylim()[0], axes.get_xlim()[0])
     results["ann"]["test_accuracy_by_epoch"][0] = 3.0
-    assert "the axis starts at 0" in words(_pictures.figures(results)[name])
+    assert "the axis starts at 0" in words(pictures.figures(results)[name])
 
 
 def test_energy_has_the_four_rows_of_the_table() -> None:
-    found = words(_pictures.figures(mnist_results())["energy.png"])
+    found = words(pictures.figures(mnist_results())["energy.png"])
     for text in (
         "SNN, as published",
         "191,457\n28.8 % less",
@@ -283,7 +277,7 @@ def test_energy_has_the_four_rows_of_the_table() -> None:
 def test_what_is_not_mnist_says_so() -> None:
     results = mnist_results()
     results["data"] |= {"name": "digits", "warning": "not MNIST"}
-    for name, figure in _pictures.figures(results).items():
+    for name, figure in pictures.figures(results).items():
         assert "not MNIST: digits" in words(figure) and faults(figure) == [], name
 
 

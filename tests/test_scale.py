@@ -6,9 +6,9 @@ import gc
 
 import pytest
 import torch
-from _memory import proc_bytes
 
 import lif_cuda
+from common.memory import proc_bytes
 from lif_cuda import functional, reference
 
 STEPS = 100_000

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from _equals import evaluated, version
 from torch import Tensor, nn
 
 from lif_cuda import LIF, ReferenceLIF, TimeDistributed
+from rivals.equals import evaluated, version
 
 
 def block() -> nn.Sequential:

@@ -1,0 +1,1 @@
+"""What the benchmarks share: turns, memory, machine and commit, processes, files, the look of pictures."""

@@ -1,0 +1,1 @@
+"""The main job, of mnist.py and sequential_mnist.py: its course, training, checkpoints, report, pictures."""

@@ -1,0 +1,1 @@
+"""Whole networks with one neuron or another, for networks.py and convert.py."""
