@@ -614,3 +614,17 @@ def test_real_mnist_for_a_moment(tmp_path: Path) -> None:
     assert found["snn"]["layer_sizes"] == [784, 64, 64, 10]
     assert found["snn"]["test_accuracy"] > 70
     assert found["ann"]["test_accuracy"] > 70
+
+
+@pytest.mark.parametrize("linear", ["events", "dense"])
+def test_additions_are_of_a_linear_that_adds(
+    linear: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A product that multiplies executes no additions to count, and saves nothing by that."""
+    snn = run(tmp_path, "--epochs", "1", "--backend", "fused", "--linear", linear)["snn"]
+    adds = linear == "events"
+    for part in ("operations", "energy"):
+        assert ("executed" in snn[part]) == adds
+    assert ("as executed" in capsys.readouterr().out) == adds
+    if adds:
+        assert snn["operations"]["executed"]["additions"] > 0

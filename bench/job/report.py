@@ -53,8 +53,7 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
     rates = [history.firing_rates[layer][-1] for layer in layers]
     published = energy.published(sizes, network.steps, rates)
     honest = energy.honest(sizes, network.steps, rates)
-    executed = energy.executed(sizes, 1, history.additions[-1])
-    return report | {
+    report |= {
         "steps": network.steps,
         "firing_rates": dict(zip(layers, rates, strict=True)) | {"mean": published.rate},
         "firing_rates_by_epoch": history.firing_rates,
@@ -66,7 +65,6 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
                 "sops": honest.sops,
                 "neuron_macs": honest.neuron_macs,
             },
-            "executed": {"additions": executed.additions, "macs": executed.macs},
         },
         "energy": {
             "macs_per_ac": energy.MACS_PER_AC,
@@ -80,9 +78,16 @@ def network_report(network: Network, sizes: Sequence[int]) -> dict[str, Any]:
                 "energy_with_neurons": honest.energy_with_neurons,
                 "saving_percent_with_neurons": honest.saving_percent_with_neurons,
             },
-            "executed": {"energy": executed.energy, "saving_percent": executed.saving_percent},
         },
     }
+    if (additions := history.additions[-1]) is not None:
+        executed = energy.executed(sizes, 1, additions)
+        report["operations"]["executed"] = {"additions": executed.additions, "macs": executed.macs}
+        report["energy"]["executed"] = {
+            "energy": executed.energy,
+            "saving_percent": executed.saving_percent,
+        }
+    return report
 
 
 def comparison(fused: Network, reference: Network) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def table(results: dict[str, Any]) -> str:
     add("  MACs of the neurons' leak", "{:,}", "operations", "honest", "neuron_macs")
     add("  energy with them, in MACs", "{:,.0f}", "energy", "honest", "energy_with_neurons")
     add("  below the ANN by, %", "{:.1f}", "energy", "honest", "saving_percent_with_neurons")
-    if any(_at(net, ("operations", "executed")) for net in networks):
+    if any(_at(net, ("operations", "executed")) for net in networks):  # of Linears that add for spikes
         head("as executed: additions of fc2, counted by the layer; fc1 once, fc3 on counts")
         add("  additions of fc2", "{:,.0f}", "operations", "executed", "additions")
         add("  MACs of fc1 and fc3", "{:,}", "operations", "executed", "macs")

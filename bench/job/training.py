@@ -52,7 +52,7 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     firing_rates: dict[str, list[float]] = field(default_factory=dict)
-    additions: list[float] = field(default_factory=list)
+    additions: list[float | None] = field(default_factory=list)
     training_seconds: list[float] = field(default_factory=list)
     evaluation_seconds: list[float] = field(default_factory=list)
 
@@ -211,9 +211,9 @@ def _train(
     return (summed(losses) / size()).cpu(), sizes
 
 
-def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float], float]:
+def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[str, float], float | None]:
     """Accuracy in percent, the firing rate (0 to 1) of each LIF layer by its name, of all images, and the
-    additions for each that the Linears did which add for spikes.
+    additions for each that the Linears did which add for spikes; None where there are no such Linears.
     """
     network.model.eval()
     right = torch.zeros((), dtype=torch.int64, device=split.images.device)
@@ -233,8 +233,11 @@ def evaluate(network: Network, split: Split, title: str) -> tuple[float, dict[st
         layer: energy.firing_rate(float(summed(total)), images, network.steps or 1, neurons)
         for layer, (total, neurons) in spikes.items()
     }
+    accuracy = 100.0 * int(summed(right)) / images
+    if not additions.by_layer():
+        return accuracy, rates, None
     added = summed(torch.tensor(float(additions.total()), dtype=torch.float64, device=right.device))
-    return 100.0 * int(summed(right)) / images, rates, float(added) / images
+    return accuracy, rates, float(added) / images
 
 
 @contextmanager
