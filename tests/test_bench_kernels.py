@@ -13,7 +13,7 @@ from pathlib import Path
 import kernels
 import pytest
 import torch
-from _compile import ROOT
+from _compile import CSRC, ROOT, compile_source, cxx
 
 from common import memory
 from common.turns import ENOUGH, Turns, Yardstick, interleaved, summarise
@@ -240,3 +240,12 @@ def test_peak_memory_of_a_call() -> None:
     assert 60 << 20 < held < 80 << 20
     nothing = memory.peak_bytes(lambda: None, cpu)
     assert nothing is not None and nothing < 4 << 20
+
+
+def test_revisions_can_call_the_present_kernels() -> None:
+    """bench/revisions.cpp, which is compiled beside the kernels of any revision."""
+    compiler = cxx()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source = ROOT / "bench" / "revisions.cpp"
+    compile_source([compiler, "-std=c++20", "-fsyntax-only", f"-I{CSRC}", source])

@@ -10,18 +10,19 @@ namespace lif::cpu {
 
 // Neurons that a task has a whole number of: a cache line; where they write bits, a word, or a row where it
 // is not of whole words.
+constexpr int64_t kTogether = 16;
 template <typename T>
 int64_t together(const Forward<T>& args) {
-  return args.packed.data == nullptr ? 16 : args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;
+  return args.packed.data == nullptr ? kTogether : args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;
 }
 template <typename T>
 int64_t together(const Backward<T>&) {
-  return 16;
+  return kTogether;
 }
 
 // Tasks of `most` neurons, or fewer where that would leave threads idle, and as many as the neurons that are
 // `together`.
-inline Tiling tile(const Extent& extent, int64_t most, int64_t threads, int64_t together) {
+inline Tiling tile(const Extent& extent, int64_t most, int64_t threads, int64_t together = kTogether) {
   const int64_t share = (neurons(extent) + threads - 1) / threads;
   const int64_t least = (share + together - 1) / together;
   const int64_t whole = most / together;
