@@ -20,7 +20,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from lif_cuda import LIF, CurrentLIF, functional
+from lif_cuda import LIF, CurrentLIF, RecurrentLIF, SpikeLinear, functional
 from lif_cuda.models import SNNClassifier
 
 Gradients = dict[str, Tensor]
@@ -33,11 +33,24 @@ def batch(mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
 
 
 def ddp(mesh: DeviceMesh) -> Gradients:
-    """A batch shared by DistributedDataParallel."""
+    """A batch shared by DistributedDataParallel; the second Linear adds where a spike is set."""
     model = SNNClassifier(12, 9, 4)
+    assert isinstance(model.fc2, SpikeLinear)
     wrapped = DistributedDataParallel(model)
     x, y = batch(mesh)
     torch.nn.functional.cross_entropy(wrapped(x), y).backward()
+    return {n: p.grad for n, p in model.named_parameters()}
+
+
+def ddp_recurrent(mesh: DeviceMesh) -> Gradients:
+    """Sequences through a recurrent layer, shared by DistributedDataParallel."""
+    recurrent = RecurrentLIF(9, learn_beta=True, learn_threshold=True, return_state=False)
+    model = nn.Sequential(nn.Linear(12, 9), recurrent, SpikeLinear(9, 4))
+    wrapped = DistributedDataParallel(model)
+    x, y = torch.randn(8, 6, 12), torch.randint(4, (8,))
+    share = slice(mesh.get_local_rank(), None, mesh.size())
+    out = wrapped(x[share].transpose(0, 1)).sum(0)
+    torch.nn.functional.cross_entropy(out, y[share]).backward()
     return {n: p.grad for n, p in model.named_parameters()}
 
 
@@ -188,7 +201,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found: dict[str, Any] = {}
-    for function in (ddp, fsdp2, dtensor, padded, tensor_parallel, streaming, errors):
+    for function in (ddp, ddp_recurrent, fsdp2, dtensor, padded, tensor_parallel, streaming, errors):
         torch.manual_seed(0)
         found[function.__name__] = function(mesh)
     if dist.get_rank() == 0:

@@ -30,7 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found]:
     return run(1), run(2)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2", "tensor_parallel"])
+@pytest.mark.parametrize("kind", ["ddp", "ddp_recurrent", "fsdp2", "tensor_parallel"])
 def test_two_processes_give_the_gradients_of_one(kind: str, found: tuple[Found, Found]) -> None:
     one, two = (results[kind] for results in found)
     assert any(grad.abs().sum() > 0 for grad in one.values())
