@@ -12,3 +12,7 @@
 
 #define LIF_SIMD baseline
 #define LIF_SIMD_BYTES 16
+// There are higher levels on x86-64, and this one is for few processors (level/own_kernels.inl).
+#if defined(__x86_64__)
+#define LIF_SIMD_LEAN
+#endif

@@ -34,7 +34,7 @@ void wide_backward(const Backward<T>& args, const Tiling& tiling, int64_t begin,
 template <typename T>
 void backward(const Backward<T>& args, const Tiling& tiling, int64_t begin, int64_t end) {
   bool done = false;
-  if constexpr (kIsTrainedIn<T>) {
+  if constexpr (kHasPlain<T>) {
     done = is_plain(args);
     if (done) {
       plain_backward(args, tiling, begin, end);

@@ -35,7 +35,7 @@ void wide_forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, i
 template <typename T>
 void forward(const Forward<T>& args, const Tiling& tiling, int64_t begin, int64_t end) {
   bool done = false;
-  if constexpr (kIsTrainedIn<T>) {
+  if constexpr (kHasPlain<T>) {
     done = is_plain(args);
     if (done) {
       plain_forward(args, tiling, begin, end);

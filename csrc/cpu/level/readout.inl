@@ -6,11 +6,6 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
-// Networks are trained in these types, and have kernels for the plain neuron; in fp64, which is for checks,
-// the wide ones do.
-template <typename T>
-constexpr bool kIsTrainedIn = !std::is_same_v<T, double>;
-
 template <typename T>
 bool is_counted(const Forward<T>& args) {
   return args.count != nullptr || args.rate != nullptr || args.total != nullptr;

@@ -197,7 +197,7 @@ WideBackwardGroups<S> wide_backward_groups_of(const Backward<T>& args) {
   if (is_general(args)) {
     return &wide_backward_groups<AnyMember, true, S>;
   }
-  return with_member(CompiledMembers(), args.neuron, [&](auto tag) -> WideBackwardGroups<S> {
+  return with_member(OwnKernels<S>(), args.neuron, [&](auto tag) -> WideBackwardGroups<S> {
     using Kind = typename decltype(tag)::type;
     return learns(args) ? &wide_backward_groups<Kind, true, S> : &wide_backward_groups<Kind, false, S>;
   });
@@ -206,7 +206,7 @@ WideBackwardGroups<S> wide_backward_groups_of(const Backward<T>& args) {
 // Whether one row of a step is kept, or two.
 template <typename T>
 bool keeps_few(const Backward<T>& args) {
-  return (kIsTrainedIn<T> && is_plain(args)) ||
+  return (kHasPlain<T> && is_plain(args)) ||
          (states_of(args.neuron) == 1 && (!learns(args) || shares_membranes(args.neuron)));
 }
 

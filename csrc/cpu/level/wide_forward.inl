@@ -6,6 +6,7 @@
 // at a step.
 #pragma once
 
+#include "cpu/level/own_kernels.inl"
 #include "cpu/level/packed_rows.inl"
 #include "cpu/level/readout.inl"
 #include "cpu/level/wide_rows.inl"
@@ -147,7 +148,7 @@ using WideForwardGroups = void (*)(const Neuron<S>&, const WideForwardTile<S>&, 
 
 template <WideWrites kWrites, typename S>
 WideForwardGroups<S> wide_forward_groups_of(const Neuron<S>& neuron) {
-  return with_member(CompiledMembers(), neuron, [](auto tag) -> WideForwardGroups<S> {
+  return with_member(OwnKernels<S>(), neuron, [](auto tag) -> WideForwardGroups<S> {
     return &wide_forward_groups<typename Forwards<typename decltype(tag)::type>::type, kWrites, S>;
   });
 }
