@@ -22,20 +22,15 @@ WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes
 REGISTERS = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
 
 # Functions whose arithmetic is written in vectors, and how many of each there are at the least: surrogates
-# for fp32 and fp64; kernels for what forward writes and backward learns, of neurons of their own and of any
-# (own_kernels.inl); 16 bits are computed in fp32, but by the plain kernels.
+# for fp32 and fp64; kernels for what forward writes and backward learns, of the neurons with kernels of their
+# own and of any, for fp32, bf16 and fp64 (own_kernels.inl).
 IN_VECTORS = {
     "slopes_strip": 8 * 2,
-    "wide_forward_groups": (12 + 4) * 3,
-    "wide_backward_groups": (14 + 6) * 2,
+    "wide_forward_groups": (12 + 12 + 4) * 3,
+    "wide_backward_groups": (14 + 14 + 6) * 2,
     "slopes_groups": 8 * 3,
 }
-IN_VECTORS_LEAN = {
-    "slopes_strip": 8 * 2,
-    "wide_forward_groups": 2 * 3,
-    "wide_backward_groups": 2 * 2,
-    "slopes_groups": 0,
-}
+IN_VECTORS_LEAN = IN_VECTORS | {"wide_forward_groups": 3 * 4 * 3, "wide_backward_groups": 3 * 6 * 2}
 # A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change
 # from neuron to neuron may be computed alone; where a vector is taken to pieces, there is one for each lane.
 ALONE = re.compile(r"\tv?(?:mul|div|sub|max|min)s[sd]\t")

@@ -27,7 +27,8 @@ void wide_backward(const Backward<T>& args, const Tiling& tiling, int64_t begin,
   const WideKept<S> kept(workspace, args.neuron, chunk, learn);
   for (int64_t task = begin; task < end; ++task) {
     wide_backward_task(args, block_of(args.extent, args.lengths, tiling, task), rows, kept,
-                       wide_forward_groups_of<WideWrites::kept>(args.neuron), wide_backward_groups_of(args));
+                       wide_forward_groups_of<WideWrites::kept, InTile<T>>(args.neuron),
+                       wide_backward_groups_of(args));
   }
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "cpu/level/access.inl"
+#include "cpu/level/own_kernels.inl"
+#include "cpu/level/vector.inl"
 
 namespace lif::cpu::LIF_SIMD {
 namespace {
@@ -26,58 +28,66 @@ int64_t strip_of(int64_t i, int64_t n) {
   return whole > 0 ? whole : left;
 }
 
-// A strip of a tensor's rows at the steps of a tile, in the type of the state: where they lie, or copies with
-// room for whole groups, of 16-bit numbers, of one value for all neurons, and of the last neurons of a block.
-// So the kernels know the type of the state only: 16 bits are a pass more in the first-level cache, and half
-// of the code less.
+// A strip of a tensor's rows at the steps of a tile: where they lie, or, of another type, of one value for
+// all neurons and of the last neurons of a block, copies with room for whole groups.
 template <typename T, typename S = StateOf<T>>
 class Inlet {
  public:
-  Rows<const S> rows(const Rows<const T>& from, int64_t steps, int64_t i, int64_t n) {
-    if constexpr (std::is_same_v<T, S>) {
-      if (from.data == nullptr || (!from.uniform && n % kWideGroup<S> == 0)) {
+  Rows<const InTile<T>> rows(const Rows<const T>& from, int64_t steps, int64_t i, int64_t n) {
+    if (from.data == nullptr) {
+      return {};
+    }
+    if constexpr (std::is_same_v<T, InTile<T>>) {
+      if (!from.uniform && n % kWideGroup<S> == 0) {
         return beyond(from, i);
       }
-    } else if (from.data == nullptr) {
-      return {};
     }
     const int64_t rows = from.stride == 0 ? 1 : steps;
     for (int64_t j = 0; j < rows; ++j) {
-      S* to = data_ + j * kWideStrip<S>;
-      from.uniform ? fill_row(to, widen(*from.at(j, 0)), n) : widen_row(to, from.at(j, i), n);
+      InTile<T>* to = data_ + j * kWideStrip<S>;
+      if constexpr (std::is_same_v<T, InTile<T>>) {
+        from.uniform ? fill_row(to, *from.at(j, 0), n) : copy_row(to, from.at(j, i), n);
+      } else {
+        from.uniform ? fill_row(to, widen(*from.at(j, 0)), n) : widen_row(to, from.at(j, i), n);
+      }
     }
     return {data_, from.stride == 0 ? 0 : kWideStrip<S>, false};
   }
 
  private:
-  alignas(64) S data_[kTileSteps * kWideStrip<S>];
+  alignas(64) InTile<T> data_[kTileSteps * kWideStrip<S>];
 };
 
 // And as they are written; finish() copies what did not go where it belongs.
 template <typename T, typename S = StateOf<T>>
 class Outlet {
  public:
-  Rows<S> rows(const Rows<T>& to, int64_t i, int64_t n) {
+  Rows<InTile<T>> rows(const Rows<T>& to, int64_t i, int64_t n) {
     to_ = beyond(to, i);
-    if constexpr (std::is_same_v<T, S>) {
-      direct_ = to.data == nullptr || n % kWideGroup<S> == 0;
-      return direct_ ? to_ : Rows<S>{data_, kWideStrip<S>, false};
-    } else {
-      direct_ = to.data == nullptr;
-      return direct_ ? Rows<S>{} : Rows<S>{data_, kWideStrip<S>, false};
+    direct_ = to.data == nullptr;
+    if constexpr (std::is_same_v<T, InTile<T>>) {
+      if (direct_ || n % kWideGroup<S> == 0) {
+        direct_ = true;
+        return to_;
+      }
     }
+    return direct_ ? Rows<InTile<T>>{} : Rows<InTile<T>>{data_, kWideStrip<S>, false};
   }
 
   void finish(int64_t steps, int64_t n) const {
     for (int64_t j = 0; !direct_ && j < steps; ++j) {
-      narrow_row(to_.at(j, 0), data_ + j * kWideStrip<S>, n);
+      if constexpr (std::is_same_v<T, InTile<T>>) {
+        copy_row(to_.at(j, 0), data_ + j * kWideStrip<S>, n);
+      } else {
+        narrow_row(to_.at(j, 0), data_ + j * kWideStrip<S>, n);
+      }
     }
   }
 
  private:
   Rows<T> to_;
   bool direct_ = true;
-  alignas(64) S data_[kTileSteps * kWideStrip<S>];
+  alignas(64) InTile<T> data_[kTileSteps * kWideStrip<S>];
 };
 
 }  // namespace

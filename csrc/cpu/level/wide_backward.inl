@@ -12,14 +12,14 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
-template <typename S>
+template <typename T, typename S = StateOf<T>>
 struct WideBackwardTile {
   int64_t t = 0;  // the first step
   int64_t steps = 0;
-  Rows<const S> g, grad_trace, grad_before, x;
+  Rows<const T> g, grad_trace, grad_before, x;
   Rows<const S> u, h, s;  // s: where there are bits in place of u
   Rows<const S> before[kStates];
-  Rows<S> grad_x;
+  Rows<T> grad_x;
   bool counted = false;  // rows.constant is part of every g
   bool summing = false;  // the gradient of x over the steps
   bool timed = false;
@@ -43,9 +43,9 @@ template <typename Kind>
 }
 
 // A step of a vector of neurons as it was.
-template <typename Kind, typename S>
+template <typename Kind, typename T, typename S = StateOf<T>>
 [[gnu::always_inline]] inline Was<Vector<S>> load_was(const Kind& kind, const Values<Vector<S>>& own,
-                                                      const WideBackwardTile<S>& tile, int64_t j,
+                                                      const WideBackwardTile<T>& tile, int64_t j,
                                                       int64_t at) {
   using V = Vector<S>;
   constexpr bool kAny = std::is_same_v<Kind, AnyMember>;
@@ -65,13 +65,13 @@ template <typename Kind, typename S>
   return was;
 }
 
-template <typename Kind, bool kLearn, typename S>
-[[gnu::noinline]] void wide_backward_groups(const Neuron<S>& neuron, const WideBackwardTile<S>& given,
+template <typename Kind, bool kLearn, typename T, typename S = StateOf<T>>
+[[gnu::noinline]] void wide_backward_groups(const Neuron<S>& neuron, const WideBackwardTile<T>& given,
                                             const WideRows<S>& given_rows, int64_t n) {
   using V = Vector<S>;
   constexpr bool kAny = std::is_same_v<Kind, AnyMember>;
   // Copies, which the compiler knows that no store can change.
-  const WideBackwardTile<S> tile(given);
+  const WideBackwardTile<T> tile(given);
   const WideRows<S> rows(given_rows);
   const Kind kind = wide_kind<Kind>(neuron);
   const auto each = [](const auto& run) {
@@ -147,7 +147,7 @@ template <typename Kind, bool kLearn, typename S>
         dx[k] = step_back<kLearn>(kind, own[k], was[k], g[k], adjoint[k], sums[k], before_reset, input);
       });
       if (tile.grad_x.data != nullptr) {
-        each([&](int64_t k, int64_t lane) { store(tile.grad_x.at(j, i + lane), dx[k]); });
+        each([&](int64_t k, int64_t lane) { store_as(tile.grad_x.at(j, i + lane), dx[k]); });
       }
       if (tile.summing) {
         each([&](int64_t k, int64_t) { sum_x[k] = add(sum_x[k], dx[k]); });
@@ -171,8 +171,8 @@ template <typename Kind, bool kLearn, typename S>
   }
 }
 
-template <typename S>
-using WideBackwardGroups = void (*)(const Neuron<S>&, const WideBackwardTile<S>&, const WideRows<S>&,
+template <typename T, typename S = StateOf<T>>
+using WideBackwardGroups = void (*)(const Neuron<S>&, const WideBackwardTile<T>&, const WideRows<S>&,
                                     int64_t);
 
 template <typename T>
@@ -192,14 +192,15 @@ bool is_general(const Backward<T>& args) {
          args.grad_trace_mean.data != nullptr;
 }
 
-template <typename T, typename S = StateOf<T>>
-WideBackwardGroups<S> wide_backward_groups_of(const Backward<T>& args) {
+template <typename T>
+WideBackwardGroups<InTile<T>> wide_backward_groups_of(const Backward<T>& args) {
   if (is_general(args)) {
-    return &wide_backward_groups<AnyMember, true, S>;
+    return &wide_backward_groups<AnyMember, true, InTile<T>>;
   }
-  return with_member(OwnKernels<S>(), args.neuron, [&](auto tag) -> WideBackwardGroups<S> {
+  return with_member(OwnKernels<StateOf<T>>(), args.neuron, [&](auto tag) -> WideBackwardGroups<InTile<T>> {
     using Kind = typename decltype(tag)::type;
-    return learns(args) ? &wide_backward_groups<Kind, true, S> : &wide_backward_groups<Kind, false, S>;
+    return learns(args) ? &wide_backward_groups<Kind, true, InTile<T>>
+                        : &wide_backward_groups<Kind, false, InTile<T>>;
   });
 }
 
@@ -226,7 +227,7 @@ WideNeeds needs_of(const Backward<T>& args) {
 // The steps [first, last) of a chunk.
 template <typename T, typename S = StateOf<T>>
 void wide_recompute(const Backward<T>& args, const Block& block, const WideRows<S>& rows, int64_t chunk,
-                    int64_t first, int64_t last, const WideKept<S>& kept, WideForwardGroups<S> groups,
+                    int64_t first, int64_t last, const WideKept<S>& kept, WideForwardGroups<InTile<T>> groups,
                     Inlet<T>& x) {
   const int64_t n = block.size;
   const S* from[kStates];
@@ -240,7 +241,7 @@ void wide_recompute(const Backward<T>& args, const Block& block, const WideRows<
   if (kept.shares) {
     copy_row(kept.u.at(-1, 0), rows.state[kMembrane], n);
   }
-  WideForwardTile<S> tile;
+  WideForwardTile<InTile<T>> tile;
   for (int64_t t = first; t < last; t += tile.steps) {
     tile.steps = smaller(kTileSteps, last - t);
     const auto x_rows = rows_of(args.x, block, t);
@@ -258,7 +259,8 @@ void wide_recompute(const Backward<T>& args, const Block& block, const WideRows<
 
 template <typename T, typename S = StateOf<T>>
 void wide_backward_task(const Backward<T>& args, const Block& block, const WideRows<S>& rows,
-                        const WideKept<S>& kept, WideForwardGroups<S> forward, WideBackwardGroups<S> groups) {
+                        const WideKept<S>& kept, WideForwardGroups<InTile<T>> forward,
+                        WideBackwardGroups<InTile<T>> groups) {
   const int64_t n = block.size;
   const int64_t steps = block.steps;
   const WideNeeds needs = needs_of(args);
@@ -278,7 +280,7 @@ void wide_backward_task(const Backward<T>& args, const Block& block, const WideR
   if (needs.summing) {
     fill_row(rows.grad_x, S(0), n);
   }
-  WideBackwardTile<S> tile;
+  WideBackwardTile<InTile<T>> tile;
   tile.timed = needs.timed;
   const bool steady = is_steady(args) && !tile.timed;  // the gradient of a first spike is added before others
   const Series<const T> none;

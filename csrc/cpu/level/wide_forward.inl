@@ -6,7 +6,6 @@
 // at a step.
 #pragma once
 
-#include "cpu/level/own_kernels.inl"
 #include "cpu/level/packed_rows.inl"
 #include "cpu/level/readout.inl"
 #include "cpu/level/wide_rows.inl"
@@ -15,12 +14,12 @@
 namespace lif::cpu::LIF_SIMD {
 namespace {
 
-template <typename S>
+template <typename T, typename S = StateOf<T>>
 struct WideForwardTile {
   int64_t t = 0;  // the first step
   int64_t steps = 0;
-  Rows<const S> x;
-  Rows<S> spikes, trace, trace_before;
+  Rows<const T> x;
+  Rows<T> spikes, trace, trace_before;
   Rows<S> u, before[kStates];  // where backward computes again: the membrane, and the states before each step
   bool counting = false;
   bool timed = false;
@@ -47,15 +46,15 @@ template <typename S>
 // whatever is asked for. A question asked at each step of each group costs half as much as its arithmetic.
 enum class WideWrites { spikes, kept, any };
 
-template <typename Kind, WideWrites kWrites, typename S>
-[[gnu::noinline]] void wide_forward_groups(const Neuron<S>& neuron, const WideForwardTile<S>& given,
+template <typename Kind, WideWrites kWrites, typename T, typename S = StateOf<T>>
+[[gnu::noinline]] void wide_forward_groups(const Neuron<S>& neuron, const WideForwardTile<T>& given,
                                            const WideRows<S>& given_rows, int64_t n) {
   constexpr bool kSpikes = kWrites == WideWrites::spikes;
   constexpr bool kKept = kWrites == WideWrites::kept;
   constexpr bool kAny = kWrites == WideWrites::any;
   constexpr bool kOverTime = kAny && std::is_same_v<Kind, AnyMember>;
   // Copies, which the compiler knows that no store can change.
-  const WideForwardTile<S> tile(given);
+  const WideForwardTile<T> tile(given);
   const WideRows<S> rows(given_rows);
   const Kind kind = wide_kind<Kind>(neuron);
   const auto each = [](const auto& run) {
@@ -90,13 +89,15 @@ template <typename Kind, WideWrites kWrites, typename S>
         each([&](int64_t k, int64_t lane) { store(tile.u.at(j, i + lane), now[k].u); });
       }
       if (kSpikes || (kAny && tile.spikes.data != nullptr)) {
-        each([&](int64_t k, int64_t lane) { store(tile.spikes.at(j, i + lane), now[k].s, tile.streamed); });
+        each([&](int64_t k, int64_t lane) {
+          store_as<true>(tile.spikes.at(j, i + lane), now[k].s, tile.streamed);
+        });
       }
       if (kAny && tile.trace_before.data != nullptr) {
-        each([&](int64_t k, int64_t lane) { store(tile.trace_before.at(j, i + lane), now[k].u); });
+        each([&](int64_t k, int64_t lane) { store_as(tile.trace_before.at(j, i + lane), now[k].u); });
       }
       if (kAny && tile.trace.data != nullptr) {
-        each([&](int64_t k, int64_t lane) { store(tile.trace.at(j, i + lane), state[k].of[kMembrane]); });
+        each([&](int64_t k, int64_t lane) { store_as(tile.trace.at(j, i + lane), state[k].of[kMembrane]); });
       }
       if (kAny && tile.counting) {
         each([&](int64_t k, int64_t) { count[k] = add(count[k], now[k].s); });
@@ -143,13 +144,13 @@ template <typename Kind, WideWrites kWrites, typename S>
   }
 }
 
-template <typename S>
-using WideForwardGroups = void (*)(const Neuron<S>&, const WideForwardTile<S>&, const WideRows<S>&, int64_t);
+template <typename T, typename S = StateOf<T>>
+using WideForwardGroups = void (*)(const Neuron<S>&, const WideForwardTile<T>&, const WideRows<S>&, int64_t);
 
-template <WideWrites kWrites, typename S>
-WideForwardGroups<S> wide_forward_groups_of(const Neuron<S>& neuron) {
-  return with_member(OwnKernels<S>(), neuron, [](auto tag) -> WideForwardGroups<S> {
-    return &wide_forward_groups<typename Forwards<typename decltype(tag)::type>::type, kWrites, S>;
+template <WideWrites kWrites, typename T, typename S = StateOf<T>>
+WideForwardGroups<T> wide_forward_groups_of(const Neuron<S>& neuron) {
+  return with_member(OwnKernels<S>(), neuron, [](auto tag) -> WideForwardGroups<T> {
+    return &wide_forward_groups<typename Forwards<typename decltype(tag)::type>::type, kWrites, T>;
   });
 }
 
@@ -164,16 +165,16 @@ void load_states(const WideRows<S>& rows, const Neuron<S>& neuron, const S* cons
   }
 }
 
-template <typename T, typename S = StateOf<T>>
-WideForwardGroups<S> wide_forward_groups_of(const Forward<T>& args) {
+template <typename T>
+WideForwardGroups<InTile<T>> wide_forward_groups_of(const Forward<T>& args) {
   // Seldom asked for: a member of its own would not be worth a question at each of its steps.
   if (args.trace_max != nullptr || args.trace_mean != nullptr) {
-    return &wide_forward_groups<AnyMember, WideWrites::any, S>;
+    return &wide_forward_groups<AnyMember, WideWrites::any, InTile<T>>;
   }
   const bool further = is_counted(args) || args.trace.data != nullptr || args.trace_before.data != nullptr ||
                        args.first != nullptr || args.bits != nullptr;
-  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any>(args.neuron)
-                                      : wide_forward_groups_of<WideWrites::spikes>(args.neuron);
+  return !has_spikes(args) || further ? wide_forward_groups_of<WideWrites::any, InTile<T>>(args.neuron)
+                                      : wide_forward_groups_of<WideWrites::spikes, InTile<T>>(args.neuron);
 }
 
 template <typename T>
@@ -214,12 +215,12 @@ bool wide_streams(const Forward<T>& args, const Block& block, const WideRows<S>&
 
 template <typename T, typename S = StateOf<T>>
 void wide_forward_task(const Forward<T>& args, const Block& block, const WideRows<S>& rows,
-                       const PackedRows<T>& packed, WideForwardGroups<S> groups) {
+                       const PackedRows<T>& packed, WideForwardGroups<InTile<T>> groups) {
   const int64_t n = block.size;
   const int64_t steps = block.steps;
   rows.load(args.neuron, args.parameter, block);
   load_states<T>(rows, args.neuron, args.state, block);
-  WideForwardTile<S> tile;
+  WideForwardTile<InTile<T>> tile;
   const WideNeeds needs = needs_of(args);
   tile.counting = needs.counting;
   tile.timed = needs.timed;
