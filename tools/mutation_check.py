@@ -56,6 +56,7 @@ RECURRENT, RECURRENT_BACK, RECURRENT_WEIGHTS, RECURRENT_ROWS = (
     f"csrc/cpu/level/recurrent_{name}.inl" for name in ("forward", "backward", "weights", "rows")
 )
 RECURRENT_CUDA = "csrc/cuda/recurrent.cuh"
+WORDS_CUDA = "csrc/cuda/words.cuh"
 
 # Seconds for tests that take some two minutes: a broken kernel may go round in circles.
 PATIENCE = 900
@@ -202,6 +203,9 @@ MUTATIONS = [
     Mutation("recurrent cuda: words of the step before", RECURRENT_CUDA, "(t + 1) % 2 * given.samples", "t % 2 * given.samples"),
     Mutation("recurrent cuda: no barrier of a block", RECURRENT_CUDA, "    }\n    __syncthreads();\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count", "    }\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count"),
     Mutation("recurrent cuda: spikes left out", RECURRENT_CUDA, "constexpr int kAtOnce = 4;", "constexpr int kAtOnce = 4;\n  neurons -= neurons % kWarp != 0;"),
+    Mutation("words cuda: the last spike of a row", WORDS_CUDA, "const int64_t left = args.neurons - first;  //", "const int64_t left = args.neurons - first - 1;  //"),
+    Mutation("words cuda: bits the other way round", WORDS_CUDA, "(spikes.at[w] != 0 ? 1u : 0u) << (i + w)", "(spikes.at[w] != 0 ? 1u : 0u) << (7 - i - w)"),
+    Mutation("words cuda: fours where rows are ragged", "csrc/cuda/words.cu", "Alignment(kWide).stride(args.neurons).pointer(spikes)", "Alignment(kWide).pointer(spikes)"),
 ]  # fmt: skip
 
 
@@ -256,7 +260,9 @@ def caught(mutation: Mutation) -> str | None:
         assert mutation.right in text, f"{mutation.name}: {mutation.path} no longer says {mutation.right!r}"
         source.write_text(text.replace(mutation.right, mutation.wrong))
         tests = ["tests/test_cuda_on_host.py", "-k", "not sanitized"]
-        if mutation.name.startswith("recurrent cuda:"):
+        if mutation.name.startswith("words cuda:"):
+            tests = ["tests/test_words_on_host.py", "-k", "not sanitized"]
+        elif mutation.name.startswith("recurrent cuda:"):
             tests = ["tests/test_recurrent_on_host.py", "-k", "not sanitized"]
         elif mutation.name.startswith("recurrent:"):
             build_cpu(folder)
