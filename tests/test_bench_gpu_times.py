@@ -402,6 +402,7 @@ def test_a_wrong_gradient_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "learned parameter 1" in (wrong_gradients(half, x, grad) or "")
 
 
+@pytest.mark.slow
 def test_kernels_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every case in small, without rivals; what goes wrong is said, and fails the run."""
     cases = [dataclasses.replace(case, rivals=()) for case in gpu_cases.CASES]

@@ -169,6 +169,7 @@ def test_what_is_saved_is_the_input() -> None:
     assert memory.saved_bytes(lif_cuda_fused, x) == x.numel() * 4 + 2 * 8 * 128 * 4
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "SHAPES", [(5, 4, 40)])
     monkeypatch.setattr(alone, "SHAPES", [(5, 4, 40)])
@@ -195,6 +196,7 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn == {f"kernels_{name}.png" for name in ("rivals", "roofline", "family", "scaling")}
 
 
+@pytest.mark.slow
 def test_libraries_at_their_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ def arguments(path: Path) -> list[str]:
     return ["--networks", "mlp", "--seconds", "0.01", "--threads", "1", "--json", str(path), *sizes]
 
 
+@pytest.mark.slow
 def test_a_small_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
