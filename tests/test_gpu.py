@@ -10,7 +10,7 @@ from family import Case, SeededPick, assert_same, draw_case, kept_in_bits, run
 from members import MEMBERS, PLAIN, Member, call_of
 from torch import Tensor
 
-from lif_cuda import LIF, functional, reference
+from lif_cuda import LIF, PackedSpikes, functional, reference
 from lif_cuda.surrogate import ATan, FastSigmoid, Rectangle
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -160,3 +160,24 @@ def test_autocast_and_another_stream() -> None:
         assert out.dtype == torch.bfloat16
         assert expected is None or torch.equal(out, expected)
         expected = out
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("neurons", [1, 12, 63, 64, 100, 1001])
+def test_packed_spikes(neurons: int, dtype: torch.dtype) -> None:
+    """The words of the CPU, by one launch; and back, with a gradient."""
+    spikes = (torch.rand(5, 67, neurons) < 0.3).to(dtype)
+    leaf = spikes.cuda().requires_grad_()
+    packed = PackedSpikes.pack(leaf)
+    assert torch.equal(packed.words.cpu(), PackedSpikes.pack(spikes).words)
+    dense = packed.dense()
+    assert torch.equal(dense.cpu(), spikes)
+    dense.sum().backward()
+    assert torch.equal(leaf.grad, torch.ones_like(leaf))
+
+
+def test_a_layer_packs_its_spikes() -> None:
+    x = torch.randn(9, 4, 100, device="cuda")
+    layers = [LIF(100, output=output, return_state=False) for output in ("packed", "spikes")]
+    packed, spikes = (layer(x) for layer in layers)
+    assert torch.equal(packed.dense(), spikes)
