@@ -204,7 +204,7 @@ MUTATIONS = [
     Mutation("recurrent cuda: no barrier of a block", RECURRENT_CUDA, "    }\n    __syncthreads();\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count", "    }\n  }\n  for (int64_t b = 0; b < samples; ++b) {\n    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {\n      const int64_t at = (begin + b) * n + i;\n      if (args.count"),
     Mutation("recurrent cuda: spikes left out", RECURRENT_CUDA, "constexpr int kAtOnce = 4;", "constexpr int kAtOnce = 4;\n  neurons -= neurons % kWarp != 0;"),
     Mutation("words cuda: the last spike of a row", WORDS_CUDA, "const int64_t left = args.neurons - first;  //", "const int64_t left = args.neurons - first - 1;  //"),
-    Mutation("words cuda: bits the other way round", WORDS_CUDA, "(spikes.at[w] != 0 ? 1u : 0u) << (i + w)", "(spikes.at[w] != 0 ? 1u : 0u) << (7 - i - w)"),
+    Mutation("words cuda: bits the other way round", WORDS_CUDA, "const unsigned place = static_cast<unsigned>(i + w);", "const unsigned place = static_cast<unsigned>(7 - i - w);"),
     Mutation("words cuda: fours where rows are ragged", "csrc/cuda/words.cu", "Alignment(kWide).stride(args.neurons).pointer(spikes)", "Alignment(kWide).pointer(spikes)"),
 ]  # fmt: skip
 

@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kWordsThreads) pack_kernel(const Words<T> args
       const auto spikes = widen<T, W>(load_raw<W>(from + i));
 #pragma unroll
       for (int w = 0; w < W; ++w) {
-        byte |= (spikes.at[w] != 0 ? 1u : 0u) << (i + w);
+        const unsigned place = static_cast<unsigned>(i + w);
+        byte |= spikes.at[w] != 0 ? 1u << place : 0u;
       }
     }
   }
