@@ -308,9 +308,17 @@ def _rest(name: str, value: Any) -> float:
 
 def _surrogate(name: str, value: Any) -> Any:
     if not isinstance(value, Surrogate):
+        given, hint = _check.type_name(value), ""
+        if isinstance(value, type) and issubclass(value, Surrogate):
+            given, hint = f"the class {value.__name__}", f"; write surrogate.{value.__name__}()"
+        elif callable(value):
+            hint = (
+                "; docs/migrating.md has the equals of other libraries' surrogates, and surrogate.Custom "
+                "makes one of a derivative of your own"
+            )
         raise TypeError(
             "surrogate must be an object of lif_cuda.surrogate such as "
-            f"surrogate.FastSigmoid(k=10.0), got {_check.type_name(value)}"
+            f"surrogate.FastSigmoid(k=10.0), got {given}{hint}"
         )
     return value
 

@@ -404,7 +404,19 @@ LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("learn gain", {"learn_gain": True, "decay_input": True}, ValueError, r"learn_gain must be False"),
     ("stateful", {"stateful": 1}, TypeError, r"stateful must be True or False"),
     ("reset", {"reset": 0}, ValueError, r"reset must be one of"),
-    ("surrogate", {"surrogate": 10.0}, TypeError, r"surrogate must be an object"),
+    ("surrogate", {"surrogate": 10.0}, TypeError, r"surrogate must be an object.*got float$"),
+    (
+        "surrogate class",
+        {"surrogate": FastSigmoid},
+        TypeError,
+        r"got the class FastSigmoid; write surrogate\.FastSigmoid\(\)$",
+    ),
+    (
+        "surrogate of another library",
+        {"surrogate": torch.sigmoid},
+        TypeError,
+        r"surrogate must be an object.*docs/migrating\.md has the equals.*surrogate\.Custom",
+    ),
 ]
 
 
