@@ -300,6 +300,15 @@ def _one_of(kind: Any) -> _Check:
     return check
 
 
+def _steps(name: str, value: Any) -> int:
+    if isinstance(value, Tensor) and value.dim():
+        raise TypeError(
+            f"{name} must be an int or None, got {_check.type_name(value)}; all states of a neuron go in one "
+            "argument, lif_cuda.NeuronState(membrane=..., current=...)"
+        )
+    return _check.check_steps(name, value)
+
+
 def _rest(name: str, value: Any) -> float:
     if isinstance(value, Tensor):
         raise TypeError("rest must be a number, got a tensor; shift the input instead")
@@ -324,7 +333,7 @@ def _surrogate(name: str, value: Any) -> Any:
 
 
 _CHECKS: dict[str, _Check] = {
-    "steps": _or_none(_check.check_steps),
+    "steps": _or_none(_steps),
     "time_dim": _check.check_int,
     "channel_dim": _or_none(partial(_check.check_int, kind="an int or None")),
     "output": _outputs.check_output,

@@ -34,6 +34,12 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("steps<0", {"steps": -1}, ValueError, r"steps must be at least 0, got -1"),
     ("steps float", {"steps": 2.0}, TypeError, r"steps must be an int or None, got float"),
     ("steps bool", {"steps": True}, TypeError, r"steps must be an int or None, got bool"),
+    (
+        "steps tensor",
+        {"steps": X[0]},
+        TypeError,
+        r"got torch\.Tensor; all states of a neuron go in one argument",
+    ),
     ("beta>1", {"beta": 1.5}, ValueError, r"beta must be a finite number in \[0, 1\], got 1\.5"),
     ("beta<0", {"beta": -0.1}, ValueError, r"beta must be .*-0\.1"),
     ("beta nan", {"beta": float("nan")}, ValueError, r"beta must be a finite number.*nan"),
@@ -176,7 +182,8 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "states in a tuple",
         {"refractory": 1, "membrane": (torch.zeros(3, 5), torch.zeros(3, 5))},
         TypeError,
-        r"membrane must be a NeuronState with membrane, silence.*got tuple",
+        r"membrane must be a NeuronState with membrane, silence.*got tuple; write "
+        r"lif_cuda\.NeuronState\(membrane=\.\.\., silence=\.\.\.\)",
     ),
     (
         "state dtype",
@@ -358,7 +365,13 @@ def test_a_cuda_tensor_before_a_cpu_only_build(monkeypatch: pytest.MonkeyPatch) 
 
 LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("neurons 0", {"num_neurons": 0}, ValueError, r"num_neurons must be at least 1, got 0"),
-    ("neurons float", {"num_neurons": 2.5}, TypeError, r"num_neurons must be an int"),
+    ("neurons float", {"num_neurons": 2.5}, TypeError, r"num_neurons must be an int.*got 2\.5$"),
+    (
+        "neurons beta",
+        {"num_neurons": 0.9},
+        TypeError,
+        r"num_neurons must be an int.*got 0\.9; write beta=0\.9",
+    ),
     ("neurons bool", {"num_neurons": True}, TypeError, r"num_neurons must be an int"),
     ("beta 1.2", {"beta": 1.2}, ValueError, r"beta must be a finite number in \[0, 1\], got 1\.2"),
     (
