@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, Unpack
 
 from torch import Tensor, nn
 
-from . import _agreement, _check, _saved
+from . import _agreement, _check, _saved, _words
 from ._kept_state import KeptState, checked_start, detached
 from ._layer_parameters import LayerParameters, beta_of
 from ._options import LAYER_FLAGS, CallOptions, LayerChoices, LayerOptions, of_layer
@@ -161,6 +161,9 @@ class LIFModule(LayerParameters):
                 return self._parameter(name)
             if name.startswith("learn_") and name in LayerChoices._fields:
                 return name.removeprefix("learn_") in self.learned
+            ours = _words.ours_for_method(name)
+            if ours is not None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; {ours}")
         return super().__getattr__(name)
 
     def __dir__(self) -> list[str]:
