@@ -429,6 +429,7 @@ class Custom(Surrogate):
     A UserWarning says where ``h`` has not faded: where, up to ``4 * reach``, the held value is off by more
     than 1 % of the largest ``|h|`` within ``reach``. An ``h`` that is constant there, such as that of
     :class:`StraightThrough`, is held exactly and is not warned of; ``h(z.clamp(-reach, reach))`` makes one.
+    Another says that ``h`` is a step from 0 to 1: a spike, and not its derivative.
 
     Args:
         function: ``h(z)``, elementwise on a float64 tensor of ``z = u - threshold``; called up to
@@ -489,6 +490,13 @@ class Custom(Surrogate):
         lines = samples[:-1, None] + weight * (samples[1:] - samples[:-1])[:, None]
         within = float((fine[:-1].view(-1, 8) - lines).abs().max())
         beyond = _off_beyond(function, reach, places, samples)
+        if bool((fine[: places // 2] == 0).all()) and bool((fine[places // 2 + 1 :] == 1).all()):
+            warnings.warn(
+                f"Custom: {name} is 0 below the threshold and 1 above it, as a spike is. What is asked for "
+                "is the derivative; docs/migrating.md has the equals of other libraries' surrogates",
+                UserWarning,
+                stacklevel=2,
+            )
         largest = float(fine.abs().max())
         if beyond > 0.01 * largest:
             warnings.warn(
