@@ -544,7 +544,7 @@ RAW_GRADIENTS: list[tuple[str, Change, str]] = [
     ("shape", {GRAD: torch.zeros(4, 15)}, "gradient of the spikes has the wrong shape"),
     ("dtype", {GRAD: torch.zeros(4, 3, 5).double()}, "the spikes has the wrong dtype"),
     ("no first spike", {OF_FIRST_SPIKE: torch.zeros(3, 5)}, "needs that output"),
-    ("surrogate", {"surrogate": 8}, "unknown surrogate 8"),
+    ("surrogate", {"surrogate": 99}, "unknown surrogate 99"),
     ("bits", {_ops.BITS: torch.zeros(14, dtype=torch.int32)}, "bits must be what lif_forward returned"),
     ("window", {_ops.BITS: torch.zeros(15, dtype=torch.int32)}, "bits need a Rectangle"),
     (
