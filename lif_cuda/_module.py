@@ -50,10 +50,11 @@ class LIFModule(LayerParameters):
         channel_dim: the axis of x, as it is passed to the layer, along which one-dimensional parameters lie.
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
-            ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``,
-            ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
-            ``refractory`` and ``surrogate``.
+            ``"trace_before_reset"``, ``"total"``, ``"trace_max"``, ``"trace_mean"``, ``"trace_last"``,
+            ``"packed"``, or a tuple of them: see :func:`lif_cuda.functional.lif`, as for ``save`` and the
+            neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``, ``detach_reset``, ``strict``,
+            ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``, ``refractory`` and
+            ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with
             ``.to()``. Under activation checkpointing a recomputation does not advance it.
         detach_state: keep gradients from flowing from one call into the one before (truncated BPTT).
