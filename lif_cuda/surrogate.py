@@ -14,6 +14,7 @@ three shapes with an exponential, where the kernels' own exponential differs by 
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import warnings
@@ -21,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +53,19 @@ class Surrogate(ABC):
     """
 
     code: ClassVar[int]
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """The object; a keyword that there is not is answered with those that there are."""
+        if options:
+            known = inspect.signature(cls.__init__).parameters.values()
+            names = [parameter.name for parameter in known][1:]
+            unknown = [name for name in options if name not in names]
+            if unknown and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known):
+                raise TypeError(
+                    f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}; there are "
+                    f"{', '.join(names)}"
+                )
+        return super().__new__(cls)
 
     @property
     @abstractmethod

@@ -446,6 +446,7 @@ def test_constructors(cls: type[LIF], options: dict[str, Any], error: type[Excep
         ({"k": 0.0}, ValueError, r"FastSigmoid: k must be a finite number above 0, got 0"),
         ({"k": "10"}, TypeError, r"FastSigmoid: k must be a number, got str"),
         ({"scale": float("nan")}, ValueError, r"FastSigmoid: scale must be a finite number"),
+        ({"slope": 25}, TypeError, r"FastSigmoid\(\) got an unexpected.* 'slope'; there are k, scale$"),
     ],
 )
 def test_surrogates(options: dict[str, Any], error: type[Exception], message: str) -> None:
