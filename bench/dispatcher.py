@@ -83,8 +83,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    # Two results of [25, 128, 256] are as much as glibc gives back at a time: whether a call fetches its pages
-    # again would hang on the order in which one way or the other frees them, and took a quarter of the call.
+    # Two results of [25, 128, 256] are as much as glibc gives back at a time: whether a call fetches its
+    # pages again would hang on the order in which one way or the other frees them, and took a quarter of the
+    # call.
     keep_memory()
     rows = []
     print("| [T, B, N] | call | passed by, us | dispatched, us | saved (quartiles) | turns |")

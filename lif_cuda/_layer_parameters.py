@@ -167,10 +167,17 @@ def _shape(num_neurons: Any) -> tuple[int, ...]:
     try:
         sizes = tuple(_check.check_int("num_neurons", size) for size in sizes)
     except TypeError:
-        raise TypeError(f"num_neurons must be an int, a shape of ints or None, got {num_neurons!r}") from None
+        raise TypeError(
+            f"num_neurons must be an int, a shape of ints or None, got {num_neurons!r}"
+            + (f"; write beta={num_neurons} for a decay" if _is_a_decay(num_neurons) else "")
+        ) from None
     if any(size < 1 for size in sizes):
         raise ValueError(f"num_neurons must be at least 1, got {num_neurons!r}")
     return sizes
+
+
+def _is_a_decay(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1
 
 
 def _to_learn(name: str) -> str:

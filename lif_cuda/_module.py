@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, Unpack
 
 from torch import Tensor, nn
 
-from . import _agreement, _check, _saved
+from . import _agreement, _check, _saved, _words
 from ._kept_state import KeptState, checked_start, detached
 from ._layer_parameters import LayerParameters, beta_of
 from ._options import LAYER_FLAGS, CallOptions, LayerChoices, LayerOptions, of_layer
@@ -50,10 +50,11 @@ class LIFModule(LayerParameters):
         channel_dim: the axis of x, as it is passed to the layer, along which one-dimensional parameters lie.
         return_state: return ``(out, membrane)``; False: ``out`` alone, as in ``nn.Sequential``.
         output: ``"spikes"``, ``"count"``, ``"rate"``, ``"first_spike"``, ``"trace"``,
-            ``"trace_before_reset"``, ``"total"``, or a tuple of them: see :func:`lif_cuda.functional.lif`,
-            as for ``save`` and the neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``,
-            ``detach_reset``, ``strict``, ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``,
-            ``refractory`` and ``surrogate``.
+            ``"trace_before_reset"``, ``"total"``, ``"trace_max"``, ``"trace_mean"``, ``"trace_last"``,
+            ``"packed"``, or a tuple of them: see :func:`lif_cuda.functional.lif`, as for ``save`` and the
+            neuron options ``reset``, ``v_reset``, ``v_min``, ``delay_reset``, ``detach_reset``, ``strict``,
+            ``gain``, ``decay_input``, ``rest``, ``alpha``, ``kappa``, ``rho``, ``refractory`` and
+            ``surrogate``.
         stateful: keep the state from one call to the next, until :meth:`reset_state`. The state moves with
             ``.to()``. Under activation checkpointing a recomputation does not advance it.
         detach_state: keep gradients from flowing from one call into the one before (truncated BPTT).
@@ -161,6 +162,9 @@ class LIFModule(LayerParameters):
                 return self._parameter(name)
             if name.startswith("learn_") and name in LayerChoices._fields:
                 return name.removeprefix("learn_") in self.learned
+            ours = _words.ours_for_method(name)
+            if ours is not None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; {ours}")
         return super().__getattr__(name)
 
     def __dir__(self) -> list[str]:

@@ -300,6 +300,15 @@ def _one_of(kind: Any) -> _Check:
     return check
 
 
+def _steps(name: str, value: Any) -> int:
+    if isinstance(value, Tensor) and value.dim():
+        raise TypeError(
+            f"{name} must be an int or None, got {_check.type_name(value)}; all states of a neuron go in one "
+            "argument, lif_cuda.NeuronState(membrane=..., current=...)"
+        )
+    return _check.check_steps(name, value)
+
+
 def _rest(name: str, value: Any) -> float:
     if isinstance(value, Tensor):
         raise TypeError("rest must be a number, got a tensor; shift the input instead")
@@ -308,15 +317,23 @@ def _rest(name: str, value: Any) -> float:
 
 def _surrogate(name: str, value: Any) -> Any:
     if not isinstance(value, Surrogate):
+        given, hint = _check.type_name(value), ""
+        if isinstance(value, type) and issubclass(value, Surrogate):
+            given, hint = f"the class {value.__name__}", f"; write surrogate.{value.__name__}()"
+        elif callable(value):
+            hint = (
+                "; docs/migrating.md has the equals of other libraries' surrogates, and surrogate.Custom "
+                "makes one of a derivative of your own"
+            )
         raise TypeError(
             "surrogate must be an object of lif_cuda.surrogate such as "
-            f"surrogate.FastSigmoid(k=10.0), got {_check.type_name(value)}"
+            f"surrogate.FastSigmoid(k=10.0), got {given}{hint}"
         )
     return value
 
 
 _CHECKS: dict[str, _Check] = {
-    "steps": _or_none(_check.check_steps),
+    "steps": _or_none(_steps),
     "time_dim": _check.check_int,
     "channel_dim": _or_none(partial(_check.check_int, kind="an int or None")),
     "output": _outputs.check_output,

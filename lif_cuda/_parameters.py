@@ -94,5 +94,6 @@ def check_neurons(neurons: tuple[int, ...], features: torch.Size, channel_dim: i
         wanted = str(neurons[0]) if len(neurons) == 1 else str(neurons)
         raise ValueError(
             f"x must end in the num_neurons of the layer, {wanted}, got {tuple(features)} in one time step; "
-            "for one neuron per channel name the axis with channel_dim, for any number leave num_neurons out"
+            "for one neuron per channel name the axis with channel_dim, for any number leave num_neurons "
+            "out; a recurrent layer has as many as the last axis of x"
         )

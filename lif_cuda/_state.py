@@ -75,7 +75,8 @@ def check_state(
         if not isinstance(value, NeuronState):
             raise TypeError(
                 f"membrane must be a NeuronState with {', '.join(names)}, because the neuron has more "
-                f"state than its membrane; got {type_name(value)}"
+                f"state than its membrane; got {type_name(value)}; write "
+                f"lif_cuda.NeuronState({', '.join(f'{name}=...' for name in names)})"
             )
         given = value._asdict()
         for name, tensor in given.items():

@@ -69,6 +69,26 @@ _OURS = {
 }
 
 
+_STATE = (
+    "a layer keeps no state unless stateful=True: pass None where a series begins, layer.step(x_t, None), "
+    "or call reset_state()"
+)
+# Methods of snnTorch's neurons, which a converted one has.
+_METHODS = {
+    "init_leaky": _STATE,
+    "init_synaptic": _STATE,
+    "init_lapicque": _STATE,
+    "reset_mem": _STATE,
+    "reset_hidden": _STATE,
+    "detach_hidden": "a stateful layer detaches its state by itself, unless detach_state=False",
+}
+
+
+def ours_for_method(name: str) -> str | None:
+    """What is said here in place of a method of another library's neuron; None: it is none of those."""
+    return _METHODS.get(name)
+
+
 def ours_for(word: str) -> str | None:
     """What is said here in place of another library's word; None: it is none of those."""
     return _OURS.get(word)

@@ -14,6 +14,7 @@ three shapes with an exponential, where the kernels' own exponential differs by 
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import warnings
@@ -21,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +53,19 @@ class Surrogate(ABC):
     """
 
     code: ClassVar[int]
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """The object; a keyword that there is not is answered with those that there are."""
+        if options:
+            known = inspect.signature(cls.__init__).parameters.values()
+            names = [parameter.name for parameter in known][1:]
+            unknown = [name for name in options if name not in names]
+            if unknown and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known):
+                raise TypeError(
+                    f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}; there are "
+                    f"{', '.join(names)}"
+                )
+        return super().__new__(cls)
 
     @property
     @abstractmethod
@@ -429,6 +443,7 @@ class Custom(Surrogate):
     A UserWarning says where ``h`` has not faded: where, up to ``4 * reach``, the held value is off by more
     than 1 % of the largest ``|h|`` within ``reach``. An ``h`` that is constant there, such as that of
     :class:`StraightThrough`, is held exactly and is not warned of; ``h(z.clamp(-reach, reach))`` makes one.
+    Another says that ``h`` is a step from 0 to 1: a spike, and not its derivative.
 
     Args:
         function: ``h(z)``, elementwise on a float64 tensor of ``z = u - threshold``; called up to
@@ -489,6 +504,13 @@ class Custom(Surrogate):
         lines = samples[:-1, None] + weight * (samples[1:] - samples[:-1])[:, None]
         within = float((fine[:-1].view(-1, 8) - lines).abs().max())
         beyond = _off_beyond(function, reach, places, samples)
+        if bool((fine[: places // 2] == 0).all()) and bool((fine[places // 2 + 1 :] == 1).all()):
+            warnings.warn(
+                f"Custom: {name} is 0 below the threshold and 1 above it, as a spike is. What is asked for "
+                "is the derivative; docs/migrating.md has the equals of other libraries' surrogates",
+                UserWarning,
+                stacklevel=2,
+            )
         largest = float(fine.abs().max())
         if beyond > 0.01 * largest:
             warnings.warn(

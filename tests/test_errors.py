@@ -34,6 +34,12 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("steps<0", {"steps": -1}, ValueError, r"steps must be at least 0, got -1"),
     ("steps float", {"steps": 2.0}, TypeError, r"steps must be an int or None, got float"),
     ("steps bool", {"steps": True}, TypeError, r"steps must be an int or None, got bool"),
+    (
+        "steps tensor",
+        {"steps": X[0]},
+        TypeError,
+        r"got torch\.Tensor; all states of a neuron go in one argument",
+    ),
     ("beta>1", {"beta": 1.5}, ValueError, r"beta must be a finite number in \[0, 1\], got 1\.5"),
     ("beta<0", {"beta": -0.1}, ValueError, r"beta must be .*-0\.1"),
     ("beta nan", {"beta": float("nan")}, ValueError, r"beta must be a finite number.*nan"),
@@ -176,7 +182,8 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "states in a tuple",
         {"refractory": 1, "membrane": (torch.zeros(3, 5), torch.zeros(3, 5))},
         TypeError,
-        r"membrane must be a NeuronState with membrane, silence.*got tuple",
+        r"membrane must be a NeuronState with membrane, silence.*got tuple; write "
+        r"lif_cuda\.NeuronState\(membrane=\.\.\., silence=\.\.\.\)",
     ),
     (
         "state dtype",
@@ -358,7 +365,13 @@ def test_a_cuda_tensor_before_a_cpu_only_build(monkeypatch: pytest.MonkeyPatch) 
 
 LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("neurons 0", {"num_neurons": 0}, ValueError, r"num_neurons must be at least 1, got 0"),
-    ("neurons float", {"num_neurons": 2.5}, TypeError, r"num_neurons must be an int"),
+    ("neurons float", {"num_neurons": 2.5}, TypeError, r"num_neurons must be an int.*got 2\.5$"),
+    (
+        "neurons beta",
+        {"num_neurons": 0.9},
+        TypeError,
+        r"num_neurons must be an int.*got 0\.9; write beta=0\.9",
+    ),
     ("neurons bool", {"num_neurons": True}, TypeError, r"num_neurons must be an int"),
     ("beta 1.2", {"beta": 1.2}, ValueError, r"beta must be a finite number in \[0, 1\], got 1\.2"),
     (
@@ -404,7 +417,19 @@ LAYERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("learn gain", {"learn_gain": True, "decay_input": True}, ValueError, r"learn_gain must be False"),
     ("stateful", {"stateful": 1}, TypeError, r"stateful must be True or False"),
     ("reset", {"reset": 0}, ValueError, r"reset must be one of"),
-    ("surrogate", {"surrogate": 10.0}, TypeError, r"surrogate must be an object"),
+    ("surrogate", {"surrogate": 10.0}, TypeError, r"surrogate must be an object.*got float$"),
+    (
+        "surrogate class",
+        {"surrogate": FastSigmoid},
+        TypeError,
+        r"got the class FastSigmoid; write surrogate\.FastSigmoid\(\)$",
+    ),
+    (
+        "surrogate of another library",
+        {"surrogate": torch.sigmoid},
+        TypeError,
+        r"surrogate must be an object.*docs/migrating\.md has the equals.*surrogate\.Custom",
+    ),
 ]
 
 
@@ -421,6 +446,7 @@ def test_constructors(cls: type[LIF], options: dict[str, Any], error: type[Excep
         ({"k": 0.0}, ValueError, r"FastSigmoid: k must be a finite number above 0, got 0"),
         ({"k": "10"}, TypeError, r"FastSigmoid: k must be a number, got str"),
         ({"scale": float("nan")}, ValueError, r"FastSigmoid: scale must be a finite number"),
+        ({"slope": 25}, TypeError, r"FastSigmoid\(\) got an unexpected.* 'slope'; there are k, scale$"),
     ],
 )
 def test_surrogates(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -519,7 +545,7 @@ RAW_GRADIENTS: list[tuple[str, Change, str]] = [
     ("shape", {GRAD: torch.zeros(4, 15)}, "gradient of the spikes has the wrong shape"),
     ("dtype", {GRAD: torch.zeros(4, 3, 5).double()}, "the spikes has the wrong dtype"),
     ("no first spike", {OF_FIRST_SPIKE: torch.zeros(3, 5)}, "needs that output"),
-    ("surrogate", {"surrogate": 8}, "unknown surrogate 8"),
+    ("surrogate", {"surrogate": 99}, "unknown surrogate 99"),
     ("bits", {_ops.BITS: torch.zeros(14, dtype=torch.int32)}, "bits must be what lif_forward returned"),
     ("window", {_ops.BITS: torch.zeros(15, dtype=torch.int32)}, "bits need a Rectangle"),
     (

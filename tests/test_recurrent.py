@@ -602,6 +602,14 @@ def test_errors_of_the_constructor(options: dict[str, Any], error: type[Exceptio
             layer(**{"num_neurons": 4} | options)
 
 
+def test_as_many_neurons_as_x_has() -> None:
+    for layer in (lif_cuda.RecurrentLIF(4), lif_cuda.ReferenceRecurrentLIF(4)):
+        with pytest.raises(
+            ValueError, match=r"4, got \(3, 5\).*a recurrent layer has as many as the last axis"
+        ):
+            layer(torch.zeros(2, 3, 5))
+
+
 def test_no_cuda_kernels_is_said() -> None:
     with pytest.raises(NotImplementedError, match="x must be on a CPU or a CUDA device"):
         functional.recurrent_lif(torch.empty(2, 3, 4, device="meta"), torch.empty(4, 4, device="meta"), 0.9)

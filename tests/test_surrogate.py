@@ -161,6 +161,16 @@ def test_the_error_bound_covers_what_is_held_beyond_reach(side: float) -> None:
         assert part in message
 
 
+def test_a_spike_in_place_of_its_derivative_is_warned_of() -> None:
+    """As when another library's surrogate, which makes spikes, is given as it is."""
+    with pytest.warns(UserWarning, match="Custom: spike is 0 below the threshold and 1 above it") as caught:
+        Custom(lambda z: (z > 0).to(z.dtype), name="spike")
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Custom(lambda z: z.clamp(0, 1), reach=1.0, points=2)
+
+
 def test_a_table_of_what_has_not_faded_is_as_exact_as_it_says() -> None:
     with pytest.warns(UserWarning, match="has not faded at reach=1"):
         surrogate = Custom(lambda z: 1 / (1 + z * z), reach=1.0)

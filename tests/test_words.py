@@ -10,7 +10,7 @@ import torch
 from lif_cuda import IF, LIF, AdaptiveLIF, CurrentLIF, ReferenceLIF, functional
 from lif_cuda._options import CallOptions, LayerChoices
 from lif_cuda._parameters import Parameters
-from lif_cuda._words import _OURS
+from lif_cuda._words import _METHODS, _OURS
 
 KNOWN = {"num_neurons", *Parameters._fields, *CallOptions._fields, *LayerChoices._fields}
 
@@ -30,6 +30,14 @@ def test_the_answer_names_what_there_is(word: str) -> None:
     named = set(re.findall(r"\b([a-z_]+)=", _OURS[word]))
     assert named <= KNOWN
     assert named or "nothing" in _OURS[word] or "layer" in _OURS[word] or "torch." in _OURS[word]
+
+
+@pytest.mark.parametrize("name", _METHODS)
+def test_a_method_of_another_library_is_answered_too(name: str) -> None:
+    for layer in (LIF(), AdaptiveLIF(), ReferenceLIF()):
+        assert not hasattr(layer, name)
+        with pytest.raises(AttributeError, match=re.escape(f"no attribute '{name}'; {_METHODS[name]}")):
+            getattr(layer, name)
 
 
 def test_any_other_word_is_answered_with_the_nearest() -> None:

@@ -16,9 +16,8 @@
 //
 // The relatives:
 //
-//   delayed reset    with the spike r[t] of u[t-1]: dtheta -= r[t] * d[t] where it subtracts; where it sets
-//   to
-//                    v_reset, dv_reset += r[t] * a[t-1], and a[t-1] is 0 where r[t] is 1
+//   delayed reset    with the spike r[t] of u[t-1]: dtheta -= r[t] * d[t] where it subtracts; where it is to
+//                    v_reset, dv_reset += r[t] * beta * d[t], and a[t-1] is 0 where r[t] is 1
 //   current-based    c[t] = g * d[t] + alpha * c[t+1] = dL/di[t];  dx[t] = c[t];  dalpha += c[t] * i[t-1]
 //   adaptive         with m[t] = dL/db[t]: G[t] += m[t];  A[t] in place of theta, and D[t] its gradient:
 //                    dkappa += D[t] * b[t-1];  drho += m[t] * b[t-1];  m[t-1] = rho * m[t] + kappa * D[t]

@@ -34,8 +34,9 @@ constexpr int kResets = 3;
 template <typename S>
 struct Values {
   S beta, theta, v_reset, gain, alpha, kappa, rho;
-  // What a membrane is compared with: theta, or, in place of a strict comparison, the next number above it.
-  // A neuron that adapts compares with a threshold that moves, and has no use for it.
+  // What a membrane is compared with: theta; or, of a strict neuron whose `kind` says that it is not strict,
+  // the next number above theta, since u > theta is u >= that. A neuron that adapts compares with a threshold
+  // that moves, and has no use for it.
   S level;
   S rest;
   S silence;  // time steps of it after a spike
