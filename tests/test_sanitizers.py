@@ -24,7 +24,7 @@ from _processor import LEVELS, runs, skip_unless_runs
 DRIVER = Path(__file__).resolve().parent / "host_cpu" / "driver.cpp"
 BYTES = {"baseline": 0xFF, "avx2": 0x3F, "avx512": 0xA5}  # in fp32 a NaN, 0.75 and -3e-16
 # Types, and of each kinds of neurons, resets and numbers of time steps; sizes and rates of products.
-CASES = 4 * (9 * 3 * 4 + 8 * 3)
+CASES = 4 * (11 * 3 * 4 + 8 * 3)
 LARGE_CASES = 4 * 2
 
 # At -O0 a level compiles in 80 s and runs in 4, at -O1 in 200 and in 2. The last flag of a kind counts, so it
