@@ -149,7 +149,7 @@ MUTATIONS = [
     Mutation("events: gradients from a task's first input", PRODUCTS, "tile.words = args.columns + begin * column_words + w;", "tile.words = args.columns + w;"),
     Mutation("events: no more spikes than are listed at once", EVENTS, "listed += spikes;", "listed += spikes < kListedAtOnce ? spikes : kListedAtOnce;"),
     Mutation("events: other numbers are spikes", SPIKE_WORDS, "strange |= fired & (value != one);", "static_cast<void>(one);"),
-    Mutation("events: the first spikes of a word", SPIKE_WORDS, "word = at == 0 ? bits : word | bits;", "word = bits;"),
+    Mutation("events: the next row of words", SPIKE_WORDS, "smaller(kSpikesOfWord, smaller(neurons - column, n - i))", "smaller(kSpikesOfWord, n - i)"),
     Mutation("events: tasks share words", DISPATCH, ": args.packed_neurons % 64 == 0 ? 64 : args.packed_neurons;", ": 64;"),
     Mutation("events: bits behind the last spike", SPIKE_WORDS, "return -1;", "continue;"),
     Mutation("cuda: lost tail", WIDE_FORWARD, "if (neuron >= neurons(args.extent)) {", "if (neuron + 1 >= neurons(args.extent)) {"),

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "neuron/scalar.h"
+#include "neuron/storage.h"
 
 namespace lif::ops {
 

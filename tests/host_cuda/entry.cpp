@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cuda/launch.h"
+#include "finish.h"
 #include "machine.h"
 #include "ops/operators.h"
 
@@ -42,12 +43,6 @@ struct HostCuda {
     launches += host_cuda::launches - before;
     last_kernel = host_cuda::last_kernel_symbol();
     finish(error);
-  }
-
-  static void finish(int error) {
-    const std::string fault = host_cuda::take_fault();
-    STD_TORCH_CHECK(error == 0, "CUDA error ", error);
-    STD_TORCH_CHECK(fault.empty(), fault);
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "cuda/launch.h"
 #include "cuda/launch_recurrent.h"
+#include "finish.h"
 #include "machine.h"
 #include "ops/recurrent_device.h"
 
@@ -36,13 +37,6 @@ struct HostCuda {
   static void sum(const std::vector<PartialSum<S>>& sums, const Tensor&) {
     std::vector<double> scratch(cuda::sum_scratch(sums));
     finish(cuda::launch_sums(sums, scratch.empty() ? nullptr : scratch.data(), nullptr));
-  }
-
- private:
-  static void finish(int error) {
-    const std::string fault = host_cuda::take_fault();
-    STD_TORCH_CHECK(error == 0, "CUDA error ", error);
-    STD_TORCH_CHECK(fault.empty(), fault);
   }
 };
 

@@ -93,24 +93,17 @@ void pack_row(uint64_t* __restrict__ words, const T* __restrict__ row, int64_t n
   }
 }
 
-// Write n spikes into the words of rows of `neurons`, from neuron `first` of all rows on. Who writes the
-// first spike of a word begins it anew, so a word's spikes come from one task, in order.
+// Write n spikes into the words of rows of `neurons`, from neuron `first` of all rows on, which begins a
+// word: tasks have whole words of a row, or whole rows (together() of cpu/dispatch.h).
 template <typename T>
 void write_words(uint64_t* words, int64_t neurons, int64_t first, const T* spikes, int64_t n) {
   int64_t column = first % neurons;
-  uint64_t* row = words + first / neurons * spike_words(neurons);
+  uint64_t* word = words + first / neurons * spike_words(neurons) + column / kSpikesOfWord;
   for (int64_t i = 0; i < n;) {
-    const int64_t at = column % kSpikesOfWord;
-    const int64_t size = smaller(kSpikesOfWord - at, smaller(neurons - column, n - i));
-    const uint64_t bits = spike_bits(spikes + i, size) << at;
-    uint64_t& word = row[column / kSpikesOfWord];
-    word = at == 0 ? bits : word | bits;
+    const int64_t size = smaller(kSpikesOfWord, smaller(neurons - column, n - i));
+    *word++ = spike_bits(spikes + i, size);
     i += size;
-    column += size;
-    if (column == neurons) {
-      column = 0;
-      row += spike_words(neurons);
-    }
+    column = column + size == neurons ? 0 : column + size;
   }
 }
 
