@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from compare import (
 )
 from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
+from torch import Tensor
 
 from lif_cuda import functional, reference
 from lif_cuda.surrogate import ATan, FastSigmoid, Surrogate, Triangle
@@ -383,18 +386,26 @@ def test_a_tensor_that_needs_a_gradient_cannot_bypass_autograd() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("beyond", [0, 5])
 def test_outputs_written_past_the_caches(beyond: int, dtype: torch.dtype, threads: int) -> None:
-    """Outputs of 64 MiB and more are streamed, where their rows are aligned for it."""
-    size = 2**26 // (5 * dtype.itemsize) // 64 * 64 + 64 + beyond
-    x = (torch.randn(5, size, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2).to(dtype)
-    grad = torch.randn(5, size, generator=torch.Generator().manual_seed(1)).to(dtype)
-    results = []
-    for function in (functional.lif, reference.lif):
+    """Outputs of 64 MiB and more are streamed, where their rows are aligned for it.
+
+    Columns repeat, by a prime, so that the reference computes each once.
+    """
+    size, period = 2**26 // (5 * dtype.itemsize) // 64 * 64 + 64 + beyond, 10007
+    x = (torch.randn(5, period, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2).to(dtype)
+    grad = torch.randn(5, period, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def repeated(t: Tensor) -> Tensor:
+        return t.repeat(*[1] * (t.dim() - 1), size // period + 1)[..., :size].contiguous()
+
+    def called(function: Any, x: Tensor, grad: Tensor) -> list[Tensor]:
         leaf = x.clone().requires_grad_()
         out, membrane = function(leaf, 0.9, output=("spikes", "trace_before_reset"))
         (gradient,) = torch.autograd.grad(out.spikes, leaf, grad)
-        results.append((out.spikes, out.trace_before_reset, membrane, gradient))
+        return [out.spikes, out.trace_before_reset, membrane, gradient]
+
+    results = called(functional.lif, repeated(x), repeated(grad)), called(reference.lif, x, grad)
     for fused, expected in zip(*results, strict=True):
-        assert torch.equal(fused, expected)
+        assert torch.equal(fused, repeated(expected))
 
 
 @pytest.mark.parametrize("ahead", [0, 32, 512])
