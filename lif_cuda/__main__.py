@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from . import info
@@ -21,7 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
         help="print what was built and on what it runs, and check it against the reference",
     )
     parser.parse_args(arguments)
-    return info.main()
+    try:
+        status = info.main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `... info | head`: who reads has enough
+        # Python flushes once more as it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 if __name__ == "__main__":

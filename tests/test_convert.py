@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_parameters_keep_their_order_and_an_optimizer_its_state() -> None:
 def test_parameters_that_are_stored_otherwise_stay_in_their_place() -> None:
     network = jelly_network()
     shapes = [parameter.shape for parameter in network.parameters()]
-    w = float(network[1].w)
+    w = float(network[1].w.detach())
     network[1].w.requires_grad_(False)
     convert(network)
     assert [parameter.shape for parameter in network.parameters()] == shapes
@@ -632,6 +633,14 @@ print(*sorted(found & {"snntorch", "spikingjelly", "norse", "sinabs"}))
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == "\n"
+
+
+def test_a_model_without_neurons_is_said_to_have_none() -> None:
+    with pytest.warns(UserWarning, match="found no neuron .*Sequential, and changed nothing"):
+        convert(nn.Sequential(nn.Linear(3, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(nn.Sequential(nn.Linear(3, 4), LIF(4)))
 
 
 def test_what_is_no_module_is_named() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import _check
+from .._layer_parameters import LayerParameters
 from ._layer import Converted, NoEqualError, Recipe, layer_of
 
 # Where the classes of each library's neurons come from, and the file that knows them.
@@ -82,6 +84,9 @@ def convert(
     Returns:
         The model; the new layer where ``model`` is itself a neuron.
 
+    Warns:
+        UserWarning: ``model`` has neither neurons of these libraries nor layers of this one.
+
     Raises:
         TypeError: ``model`` is no ``nn.Module``.
         ValueError: with ``strict``, neurons have no equal; the message names each, and why.
@@ -90,6 +95,13 @@ def convert(
         raise TypeError(f"model must be an nn.Module, got {_check.type_name(model)}")
     _check.check_flag("strict", strict)
     neurons = list(_neurons_of(model))
+    if not neurons and not any(isinstance(module, LayerParameters) for module in model.modules()):
+        warnings.warn(
+            f"convert found no neuron of snnTorch, SpikingJelly, Norse or sinabs in "
+            f"{_check.type_name(model)}, and changed nothing; a neuron of a class of your own is replaced by "
+            "hand: docs/migrating.md has the layer for each equation",
+            stacklevel=2,
+        )
     for found in neurons:
         _look_up(found)
     missing = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mutation_check import MUTATIONS, ROOT, Mutation
+from _compile import ROOT
+from mutations import MUTATIONS, Mutation
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
