@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -433,18 +434,18 @@ def test_the_network_without_its_library(tmp_path: Path, monkeypatch: pytest.Mon
         "spikingjelly.activation_based",
     ):  # a test before this one may have imported it
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(gpu_resnet, "stand_in", lambda: [])
+    monkeypatch.setattr(gpu_resnet, "stand_in", lambda: nullcontext([]))
     path = tmp_path / "resnet.json"
     assert gpu_resnet.main(["--device", "cpu", "--json", str(path)]) == 0
     results = json.loads(path.read_text())
     assert results["images_per_second"] == {} and "spikingjelly" in results["missing"]["all of it"]
 
 
-def test_empty_modules_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    assert stubs.stand_in(["json", "no_such_library"]) == ["no_such_library"]
-    from no_such_library.below import whatever  # type: ignore[import-not-found]
-
+def test_empty_modules_stand_in() -> None:
+    with stubs.stand_in(["json", "no_such_library"]) as absent:
+        assert absent == ["no_such_library"]
+        from no_such_library.below import whatever  # type: ignore[import-not-found]
     assert whatever.__name__ == "whatever"
-    for name in [name for name in sys.modules if name.startswith("no_such_library")]:
-        del sys.modules[name]
+    # Who looks for the library afterwards finds out that there is none.
+    with pytest.raises(ImportError):
+        import no_such_library.below  # noqa: F401

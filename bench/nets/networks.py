@@ -174,9 +174,9 @@ class SEWResNet(nn.Module):
 
     def __init__(self, make: Make, case: Case) -> None:
         super().__init__()
-        stand_in(["torchvision"])
-        from spikingjelly.activation_based import functional
-        from spikingjelly.activation_based.model import sew_resnet
+        with stand_in(["torchvision"]):
+            from spikingjelly.activation_based import functional
+            from spikingjelly.activation_based.model import sew_resnet
 
         self.net = sew_resnet.sew_resnet18(cnf="ADD", spiking_neuron=make, num_classes=CLASSES)
         functional.set_step_mode(self.net, "m")

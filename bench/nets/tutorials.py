@@ -106,9 +106,9 @@ class JellySEW(nn.Module):
 
     def __init__(self, steps: int = 4) -> None:
         super().__init__()
-        stand_in(["torchvision"])
-        from spikingjelly.activation_based import functional, neuron, surrogate
-        from spikingjelly.activation_based.model import sew_resnet
+        with stand_in(["torchvision"]):
+            from spikingjelly.activation_based import functional, neuron, surrogate
+            from spikingjelly.activation_based.model import sew_resnet
 
         self.steps = steps
         self.net = sew_resnet.sew_resnet18(

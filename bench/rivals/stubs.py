@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -52,16 +53,27 @@ class _Finder(MetaPathFinder, Loader):
         pass
 
 
-def stand_in(names: Sequence[str] = NOT_NEEDED) -> list[str]:
-    """Put empty modules in place of those that cannot be imported; which ones."""
+@contextmanager
+def stand_in(names: Sequence[str] = NOT_NEEDED) -> Iterator[list[str]]:
+    """Put empty modules in place of those that cannot be imported, and say which. They go at the end, when
+    they would be taken for the real ones; who imported them keeps them."""
     absent = []
     for name in names:
         try:
             importlib.import_module(name)
         except Exception:  # torchvision beside a torch that it was not built for raises a RuntimeError
-            for part in [m for m in sys.modules if m.partition(".")[0] == name]:
-                del sys.modules[part]
+            _forget(name)
             absent.append(name)
-    if absent:
-        sys.meta_path.insert(0, _Finder(absent))
-    return absent
+    finder = _Finder(absent)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield absent
+    finally:
+        sys.meta_path.remove(finder)
+        for name in absent:
+            _forget(name)
+
+
+def _forget(name: str) -> None:
+    for part in [module for module in sys.modules if module.partition(".")[0] == name]:
+        del sys.modules[part]
