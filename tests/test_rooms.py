@@ -24,7 +24,7 @@ ALLOWED = {
         "torch/",
         "pybind11/",
     ),
-    "build_info": ("cpu/simd.h", "pybind11/"),
+    "build_info": ("cpu/simd.h", "Python.h"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 # Without a folder: of C++, of C, of the compiler, and of CUDA.

@@ -30,7 +30,11 @@ IN_VECTORS = {
     "wide_backward_groups": (14 + 14 + 6) * 2,
     "slopes_groups": 8 * 3,
 }
-IN_VECTORS_LEAN = IN_VECTORS | {"wide_forward_groups": 3 * 4 * 3, "wide_backward_groups": 3 * 6 * 2}
+IN_VECTORS_LEAN = IN_VECTORS | {
+    "wide_forward_groups": 3 * 4 * 3,
+    "wide_backward_groups": 3 * 6 * 2,
+    "slopes_groups": 0,
+}
 # A number alone, multiplied or divided. Not added: so a number is spread over a vector. What does not change
 # from neuron to neuron may be computed alone; where a vector is taken to pieces, there is one for each lane.
 ALONE = re.compile(r"\tv?(?:mul|div|sub|max|min)s[sd]\t")
