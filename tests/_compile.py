@@ -23,10 +23,11 @@ def cxx() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def compile_source(command: list[str | Path]) -> str:
-    """Run a compiler and return what it printed; its whole output is the failure's message."""
+def compile_source(command: list[str | Path], folder: Path | None = None) -> str:
+    """Run a compiler, in ``folder``, and return what it printed, which is also the failure's message."""
     done = subprocess.run(
         [str(part) for part in command],
+        cwd=folder,
         # Under a sanitizer loaded into Python, the compiler itself would run several times slower.
         env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
         stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """What nvcc makes of the CUDA kernels: no spills, wide accesses, no contraction, and few instructions.
 
-Needs the CUDA compiler and no device. The registers of each kernel stand in csrc/cuda/registers.txt and the
+Needs the CUDA compiler and no device. Where `make cuda-build` has built these very sources, its code is read; else
+they are compiled here (_machine_code.py). The registers of each kernel stand in csrc/cuda/registers.txt and the
 instructions of the main loops a neuron-step in csrc/cuda/instructions.txt, so that a change which costs shows
 in review. To write both anew:
 
@@ -13,68 +14,31 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from _compile import CSRC, NVCC_FLAGS, compile_source
+from _compile import CSRC
 from _contractions import contractions, ptx_contractions
-from _sass import Function, disassemble, find_cuobjdump
+from _machine_code import (
+    ARCHITECTURES,
+    COUNTED,
+    SOURCES,
+    MachineCode,
+    Usage,
+    compile_to_cubin,
+    machine_code,
+    usage_of,
+)
+from _sass import Function, find_cuobjdump
 from _sass_budget import Report, check_budgets, instructions, read_report, write_report
 from _sass_loops import main_loops
 from cuda_budgets import TYPES, budget_of, is_counted, kernel_names, kernel_of
 
-SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
 REGISTERS = CSRC / "cuda" / "registers.txt"
 INSTRUCTIONS = CSRC / "cuda" / "instructions.txt"
 REWRITE = "python tests/test_cuda_compile.py --write"
-ARCHITECTURES = ("sm_80", "sm_90")
-COUNTED = "sm_90"
 # Registers of a thread that leave room for four blocks of 128 threads on a multiprocessor.
 FOUR_BLOCKS = 65536 // (4 * 128)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What ptxas says of a kernel."""
-
-    registers: int
-    stack: int
-    spill_stores: int
-    spill_loads: int
-
-
-def nvcc_version(nvcc: str) -> str:
-    """Release and build, such as "13.0, V13.0.88"."""
-    shown = compile_source([nvcc, "--version"])
-    match = re.search(r"release (.+)", shown)
-    assert match, shown
-    return match.group(1)
-
-
-def compile_to_cubin(nvcc: str, architecture: str, source: Path, folder: Path) -> str:
-    """Compile with the flags of the build, PTX beside the cubin; return what the compiler printed."""
-    keep = folder / f"{architecture}_{source.stem}"
-    keep.mkdir()
-    command = [nvcc, *NVCC_FLAGS, f"-I{CSRC}", f"-arch={architecture}", "-cubin", "-Xptxas", "-v"]
-    output = folder / f"{architecture}_{source.stem}.cubin"
-    return compile_source([*command, "--keep", f"--keep-dir={keep}", source, "-o", output])
-
-
-def usage(printed: str) -> dict[str, Usage]:
-    """The kernels in the output of ptxas -v, by their mangled names."""
-    found = re.findall(
-        r"Compiling entry function '(\w+)' for.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads.*?Used (\d+) registers",
-        printed,
-        re.DOTALL,
-    )
-    return {
-        mangled: Usage(int(registers), int(stack), int(stores), int(loads))
-        for mangled, stack, stores, loads, registers in found
-    }
 
 
 def register_report(version: str, usages: dict[str, dict[str, Usage]]) -> str:
@@ -90,53 +54,6 @@ def register_report(version: str, usages: dict[str, dict[str, Usage]]) -> str:
         for kernel in kernels
     ]
     return "\n".join(lines) + "\n"
-
-
-def entry_bodies(ptx: str) -> dict[str, str]:
-    """The instructions of each kernel in a PTX file, by their mangled names."""
-    found = re.findall(r"\.entry (\w+)\(.*?\{(.*?)^\}", ptx, re.DOTALL | re.MULTILINE)
-    return dict(found)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """The kernels, compiled for each architecture; by their short names."""
-
-    version: str
-    usages: dict[str, dict[str, Usage]]
-    ptx: dict[str, str]
-    cubins: list[Path]
-
-    def functions(self) -> dict[str, Function] | None:
-        """The machine code of sm_90; None where there is nothing to read it with."""
-        cuobjdump = find_cuobjdump()
-        if cuobjdump is None:
-            return None
-        found: dict[str, Function] = {}
-        for cubin in self.cubins:
-            functions = disassemble(cuobjdump, cubin)
-            names = kernel_names(functions)
-            found |= {names[mangled]: function for mangled, function in functions.items()}
-        return found
-
-
-def compile_all(nvcc: str, folder: Path, architectures: Iterable[str] = ARCHITECTURES) -> Compiled:
-    """Compile each source for each architecture, two at a time."""
-    jobs = [(architecture, source) for architecture in architectures for source in SOURCES]
-    with ThreadPoolExecutor(2) as pool:
-        printed = list(pool.map(lambda job: compile_to_cubin(nvcc, job[0], job[1], folder), jobs))
-    usages: dict[str, dict[str, Usage]] = {architecture: {} for architecture in architectures}
-    for (architecture, _), text in zip(jobs, printed, strict=True):
-        of_source = usage(text)
-        names = kernel_names(of_source)
-        usages[architecture] |= {names[mangled]: of_kernel for mangled, of_kernel in of_source.items()}
-    ptx: dict[str, str] = {}
-    for source in SOURCES:
-        bodies = entry_bodies((folder / f"{COUNTED}_{source.stem}" / f"{source.stem}.ptx").read_text())
-        names = kernel_names(bodies)
-        ptx |= {names[mangled]: body for mangled, body in bodies.items()}
-    cubins = [folder / f"{COUNTED}_{source.stem}.cubin" for source in SOURCES]
-    return Compiled(nvcc_version(nvcc), usages, ptx, cubins)
 
 
 def instruction_report(functions: dict[str, Function]) -> Report:
@@ -170,42 +87,57 @@ def nvcc() -> str:
 
 
 @pytest.fixture(scope="module")
-def compiled(nvcc: str, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    return compile_all(nvcc, tmp_path_factory.mktemp("cuda"))
-
-
-@pytest.fixture(scope="module")
-def functions(compiled: Compiled) -> dict[str, Function]:
-    found = compiled.functions()
+def cuobjdump() -> str:
+    found = find_cuobjdump()
     if found is None:
-        pytest.skip("no cuobjdump to read machine code with")
+        pytest.skip("no cuobjdump to read machine code with: pip install nvidia-cuda-cuobjdump")
     return found
 
 
+@pytest.fixture(scope="module")
+def compiled(nvcc: str, cuobjdump: str, tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
+    return machine_code(nvcc, cuobjdump, tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(scope="module")
+def functions(compiled: MachineCode) -> dict[str, Function]:
+    return compiled.functions()
+
+
 @pytest.mark.parametrize(("architecture", "type_"), [("sm_75", "bfloat16"), ("sm_120", "float")])
-def test_oldest_and_newest_compile(nvcc: str, architecture: str, type_: str, tmp_path: Path) -> None:
+def test_oldest_and_newest_compile(
+    nvcc: str, cuobjdump: str, architecture: str, type_: str, tmp_path: Path
+) -> None:
     """The build adds whatever device it sees, so what the others lack must not be needed."""
     sources = [source for source in SOURCES if source.stem.endswith(f"_{type_}")]
     assert len(sources) == 4
     for source in sources:
-        assert usage(compile_to_cubin(nvcc, architecture, source, tmp_path)), source
+        assert usage_of(cuobjdump, compile_to_cubin(nvcc, architecture, source, tmp_path)), source
+
+
+def test_what_was_built_is_what_compiles(
+    nvcc: str, cuobjdump: str, compiled: MachineCode, tmp_path: Path
+) -> None:
+    """Where the code comes out of a build (_machine_code.py)."""
+    (source,) = (source for source in SOURCES if source.stem == "sums")
+    for mangled, used in usage_of(cuobjdump, compile_to_cubin(nvcc, COUNTED, source, tmp_path)).items():
+        assert compiled.usages[COUNTED][kernel_names([mangled])[mangled]] == used
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_spills(compiled: Compiled, architecture: str) -> None:
-    """Also no stack frame: an array that is indexed at run time would leave the registers."""
-    for kernel, of_kernel in compiled.usages[architecture].items():
-        used = (of_kernel.stack, of_kernel.spill_stores, of_kernel.spill_loads)
-        assert used == (0, 0, 0), f"{kernel}: bytes of stack, spill stores, spill loads: {used}"
+def test_nothing_spills(compiled: MachineCode, architecture: str) -> None:
+    """What spills has a place in the stack, as has an array that is indexed at run time."""
+    for kernel, used in compiled.usages[architecture].items():
+        assert (used.stack, used.local) == (0, 0), f"{kernel}: bytes of stack and local memory: {used}"
 
 
-def test_four_blocks_a_multiprocessor(compiled: Compiled) -> None:
+def test_four_blocks_a_multiprocessor(compiled: MachineCode) -> None:
     for name, of_kernel in compiled.usages[COUNTED].items():
         if name.startswith("wide_backward"):
             assert of_kernel.registers <= FOUR_BLOCKS, name
 
 
-def test_registers_are_as_committed(compiled: Compiled) -> None:
+def test_registers_are_as_committed(compiled: MachineCode) -> None:
     committed = REGISTERS.read_text()
     if compiled.version not in committed.splitlines()[0]:
         pytest.skip(f"{REGISTERS.name} is of another nvcc than this one, {compiled.version}")
@@ -213,7 +145,7 @@ def test_registers_are_as_committed(compiled: Compiled) -> None:
     assert found == committed, f"the kernels use other registers now; if that is meant: {REWRITE}"
 
 
-def test_instructions_are_as_committed(compiled: Compiled, functions: dict[str, Function]) -> None:
+def test_instructions_are_as_committed(compiled: MachineCode, functions: dict[str, Function]) -> None:
     committed = INSTRUCTIONS.read_text()
     if compiled.version not in committed.splitlines()[0]:
         pytest.skip(f"{INSTRUCTIONS.name} is of another nvcc than this one, {compiled.version}")
@@ -259,7 +191,7 @@ def test_copies_in_flight(functions: dict[str, Function]) -> None:
             assert not copies, name
 
 
-def test_nothing_is_contracted(compiled: Compiled, functions: dict[str, Function]) -> None:
+def test_nothing_is_contracted(compiled: MachineCode, functions: dict[str, Function]) -> None:
     """Multiplications and additions round apart, but in a division or a reciprocal that is rounded once."""
     assert set(compiled.ptx) == set(functions) == set(compiled.usages[COUNTED])
     for kernel, body in compiled.ptx.items():
@@ -288,11 +220,12 @@ def main() -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         sys.exit("no CUDA compiler (nvcc) on PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        compiled = compile_all(nvcc, Path(folder))
-        functions = compiled.functions()
-    if functions is None:
+    cuobjdump = find_cuobjdump()
+    if cuobjdump is None:
         sys.exit("no cuobjdump to read machine code with; pip install nvidia-cuda-cuobjdump")
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = machine_code(nvcc, cuobjdump, Path(folder))
+        functions = compiled.functions()
     report = instruction_report(functions)
     REGISTERS.write_text(register_report(compiled.version, compiled.usages))
     INSTRUCTIONS.write_text(instruction_text(compiled.version, report))

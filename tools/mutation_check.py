@@ -1,7 +1,7 @@
 """Break the kernels, one way at a time, and see the suite catch each.
 
     python -P tools/mutation_check.py            all, some AN HOUR on two cores
-    python -P tools/mutation_check.py tail leak  those whose names contain a word
+    python -P tools/mutation_check.py tail cpu   those of a kind, and those whose names contain a word
 
 Works on copies of the repository, as many at once as there are cores; prints a line for each mutation and
 exits with 1 if one survives. Not part of the normal suite: it compiles kernels more than a hundred times.
@@ -18,7 +18,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests", "tools"))
 
 import torch
 from _compile import CXX_FLAGS, ROOT, compile_source, cxx
@@ -161,7 +161,7 @@ def caught(mutation: Mutation, cpu: CpuLibrary) -> str | None:
 def main() -> int:
     """Run those that were asked for."""
     words = sys.argv[1:]
-    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    chosen = [m for m in MUTATIONS if not words or any(w in m.name or w == m.kind for w in words)]
     survivors = 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         cpu = CpuLibrary(Path(name, "objects"))
