@@ -1,9 +1,9 @@
 """What nvcc makes of the CUDA kernels: no spills, wide accesses, no contraction, and few instructions.
 
-Needs the CUDA compiler and no device. Where `make cuda-build` has built these very sources, its code is read; else
-they are compiled here (_machine_code.py). The registers of each kernel stand in csrc/cuda/registers.txt and the
-instructions of the main loops a neuron-step in csrc/cuda/instructions.txt, so that a change which costs shows
-in review. To write both anew:
+Needs the CUDA compiler and no device. Where `make cuda-build` has built these very sources, its code is
+read; else they are compiled here (_machine_code.py). The registers of each kernel stand in
+csrc/cuda/registers.txt and the instructions of the main loops a neuron-step in csrc/cuda/instructions.txt, so
+that a change which costs shows in review. To write both anew:
 
     python tests/test_cuda_compile.py --write
 """
