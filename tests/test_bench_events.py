@@ -15,6 +15,7 @@ from torch import Tensor
 from lif_cuda import SpikeConv2d
 
 
+@pytest.mark.slow
 def test_events_are_timed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     small = ["--sizes", "16", "70", "--rates", "0.05", "0.6", "--rows", "64", "--seconds", "0.01"]
@@ -45,6 +46,7 @@ def test_nothing_is_timed_over_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -
         spike_conv.contenders((2, 3, 4, 6), 3, 0.1, train=False)
 
 
+@pytest.mark.slow
 def test_convolutions_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spike_conv.main(["--shapes", "2,3,4,6", "--rates", "0.1", "--seconds", "0.01", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "spike_conv.json").read_text())["results"]

@@ -124,6 +124,7 @@ def test_training_ends_where_it_would_have() -> None:
     assert min(accuracies["theirs"]) > 30
 
 
+@pytest.mark.slow
 def test_the_benchmark_trains_and_times(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("snnTorch")
     import convert as bench_convert

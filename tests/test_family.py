@@ -496,6 +496,7 @@ print(facts()["simd"], digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_every_simd_level_has_the_same_bits(tmp_path: Path) -> None:
     """Of drawn calls of the whole family, the exponential surrogates and the 16-bit formats among them."""
     digests = {}

@@ -350,6 +350,7 @@ mnist.main()
 """
 
 
+@pytest.mark.slow
 @needs_torchrun
 def test_a_process_that_breaks_ends_the_job_which_then_goes_on(three: Path, tmp_path: Path) -> None:
     script, out = tmp_path / "breaks.py", tmp_path / "out"

@@ -63,6 +63,7 @@ def test_by_pixels(tmp_path: Path) -> None:
     assert found["settings"]["steps"] == 64 and found["snn"]["layer_sizes"] == [1, 24, 10]
 
 
+@pytest.mark.slow
 def test_times_are_of_verified_spikes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
