@@ -21,7 +21,7 @@ from numpy_lif import Neuron, Result
 from numpy_lif import run as numpy_lif
 from torch import Tensor
 
-from lif_cuda import functional, reference
+from lif_cuda import _ops, functional, reference
 from lif_cuda.surrogate import ATan, FastSigmoid, Surrogate, Triangle
 
 DTYPES = [torch.float32, torch.float64]
@@ -406,6 +406,24 @@ def test_outputs_written_past_the_caches(beyond: int, dtype: torch.dtype, thread
     results = called(functional.lif, repeated(x), repeated(grad)), called(reference.lif, x, grad)
     for fused, expected in zip(*results, strict=True):
         assert torch.equal(fused, repeated(expected))
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.7], ids=["plain", "wide"])
+@pytest.mark.parametrize("every", [1, 3, 7, 8, 9, 31, 40, 200])
+def test_checkpoints_of_other_distances(every: int, gain: float) -> None:
+    """The raw operators take any: a tile of time steps ends where there is a checkpoint."""
+    generator = torch.Generator().manual_seed(every)
+    x, grad = torch.randn(2, 100, 67, generator=generator) * 0.5 + 0.2
+    asked = _ops.OUTPUTS["spikes"] | _ops.OUTPUTS["checkpoints"]
+    forward = raw_arguments(x, checkpoint_every=every, asked=asked, gain=gain)
+    spikes, checkpoints = torch.ops.lif_cuda.lif_forward(*forward)
+    given = {_ops.CHECKPOINTS: checkpoints, _ops.FIRST_GRADIENT: grad}
+    backward = raw_arguments(x, given, checkpoint_every=every, asked=1, gain=gain)
+    (found,) = torch.ops.lif_cuda.lif_backward(*backward)
+    leaf = x.clone().requires_grad_()
+    expected, _ = reference.lif(leaf, 0.9, gain=gain)
+    assert torch.equal(spikes, expected)
+    assert torch.equal(found, *torch.autograd.grad(expected, leaf, grad))
 
 
 @pytest.mark.parametrize("ahead", [0, 32, 512])

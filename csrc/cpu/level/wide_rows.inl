@@ -57,8 +57,7 @@ struct WideRows {
         fill_row(parameter[name], parameters[name].value, workspace.stride());
       }
     }
-    const bool stricter = neuron.strict && !neuron.adaptive;
-    level = stricter ? workspace.row() : parameter[kThreshold];
+    level = neuron.strict ? workspace.row() : parameter[kThreshold];
     if (parameters[kThreshold].values == nullptr) {
       load_level(size);
     }
