@@ -426,6 +426,21 @@ def test_checkpoints_of_other_distances(every: int, gain: float) -> None:
     assert torch.equal(found, *torch.autograd.grad(expected, leaf, grad))
 
 
+def test_a_first_spike_between_the_gradients_of_all_steps() -> None:
+    """One of the spikes that is the same at each step is added to that of counts beforehand, but not where one
+    of a first spike comes between: the sum would round otherwise."""
+    generator = torch.Generator().manual_seed(0)
+    x, random = torch.randn(2, 33, 67, generator=generator) * 0.5 + 0.2
+    gradients = []
+    for function in (functional.lif, reference.lif):
+        leaf = x.clone().requires_grad_()
+        names = ("spikes", "first_spike", "count")
+        spikes, first, count = function(leaf, 0.9, output=names, return_state=False)
+        grads = torch.tensor(0.3).expand(33, 67), random[0], random[1]
+        gradients += torch.autograd.grad((spikes, first, count), leaf, grads)
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("ahead", [0, 32, 512])
 def test_spikes_written_past_the_caches(ahead: int, threads: int) -> None:
     """The most common neuron has its own way of writing them, where x lies at another place of its page."""
