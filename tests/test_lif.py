@@ -427,8 +427,8 @@ def test_checkpoints_of_other_distances(every: int, gain: float) -> None:
 
 
 def test_a_first_spike_between_the_gradients_of_all_steps() -> None:
-    """One of the spikes that is the same at each step is added to that of counts beforehand, but not where one
-    of a first spike comes between: the sum would round otherwise."""
+    """One of the spikes that is the same at each step is added to that of counts beforehand, but not where
+    one of a first spike comes between: the sum would round otherwise."""
     generator = torch.Generator().manual_seed(0)
     x, random = torch.randn(2, 33, 67, generator=generator) * 0.5 + 0.2
     gradients = []
