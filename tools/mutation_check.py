@@ -37,7 +37,7 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 LEVELS = ("baseline", "avx2", "avx512") if X86 else ("baseline",)
 
 # The tests that have to see a mutation. Drawn cases come last: hypothesis takes minutes to shrink a failure.
-OF_NEURONS = ("numpy", "lif", "floor", "li", "halves", "family", "lengths", "fuzz")
+OF_NEURONS = ("numpy", "lif", "floor", "li", "halves", "family", "lengths", "surrogate", "fuzz")
 TESTS_ON_CPU = {
     "cpu": OF_NEURONS,
     "plain": OF_NEURONS,
