@@ -63,4 +63,5 @@ PyModuleDef definition = {
 
 }  // namespace
 
+// Python looks for a function of this name. NOLINTNEXTLINE(bugprone-reserved-identifier)
 PyMODINIT_FUNC PyInit__build() { return PyModule_Create(&definition); }
