@@ -131,6 +131,31 @@ def test_nothing_spills(compiled: MachineCode, architecture: str) -> None:
         assert (used.stack, used.local) == (0, 0), f"{kernel}: bytes of stack and local memory: {used}"
 
 
+# Too many values for the registers of so many threads; and an array that is indexed at run time.
+SPILLS = """
+extern "C" __global__ void __launch_bounds__(1024, 2) spills(float* x) {
+  float v[64];
+#pragma unroll
+  for (int i = 0; i < 64; ++i) { v[i] = x[i]; }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 64; ++i) { x[i + threadIdx.x] = v[i] * v[63 - i]; }
+}
+extern "C" __global__ void indexed(float* x, int n) {
+  float v[8] = {};
+  for (int i = 0; i < n; ++i) { v[i % 8] += x[i]; }
+  for (int i = 0; i < 8; ++i) { x[i] = v[i]; }
+}
+"""
+
+
+def test_a_spill_would_be_seen(nvcc: str, cuobjdump: str, tmp_path: Path) -> None:
+    source = tmp_path / "spills.cu"
+    source.write_text(SPILLS)
+    found = usage_of(cuobjdump, compile_to_cubin(nvcc, COUNTED, source, tmp_path))
+    assert found["spills"].stack > 0 and found["indexed"].stack > 0, found
+
+
 def test_four_blocks_a_multiprocessor(compiled: MachineCode) -> None:
     for name, of_kernel in compiled.usages[COUNTED].items():
         if name.startswith("wide_backward"):

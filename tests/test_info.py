@@ -202,7 +202,7 @@ def test_the_command_line() -> None:
     done = subprocess.run([*command, "info"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CUDA kernels" in done.stdout
-    # Read as by `head`: the pipe is closed after the first line, and before the last is written.
+    # As by `head`: nobody reads any more when there is something to print.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "info"], **pipes) as cut:
         assert cut.stdout is not None and cut.stderr is not None

@@ -30,6 +30,7 @@ IN_VECTORS = {
     "wide_backward_groups": (14 + 14 + 6) * 2,
     "slopes_groups": 8 * 3,
 }
+# Without the kernels of the plain neuron alone, whose passes slopes_groups are.
 IN_VECTORS_LEAN = IN_VECTORS | {
     "wide_forward_groups": 3 * 4 * 3,
     "wide_backward_groups": 3 * 6 * 2,

@@ -21,8 +21,8 @@ template <typename S>
 using OwnKernels = std::conditional_t<kLean || std::is_same_v<S, double>, PlainMembers, CompiledMembers>;
 
 // Whether plain_forward.inl and plain_backward.inl are compiled for a type. On the baseline of x86-64 they
-// took 18 of the 164 s that all files take to compile; without them its plain neuron needs 1.2 to 1.6 times
-// as long in fp32, up to twice in bfloat16 and less than before in fp16.
+// took 18 of the 146 s that all files take to compile; without them its plain neuron needs 1.1 to 1.6 times
+// as long in fp32, 1.2 to 2.1 times in bfloat16, and less than before in fp16.
 template <typename T>
 constexpr bool kHasPlain = !kLean && !std::is_same_v<T, double>;
 
